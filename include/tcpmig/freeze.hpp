@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <tcpmig/snapshot.hpp>
+#include "sys/unique_fd.hpp"
+
+namespace tcpmig {
+
+/// The connection has a property that cannot be carried (state, unacknowledged data, urgent data, ULP, MPTCP, ..). Nothing was changed.
+class Unsupported : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A TCP segment of the peer that arrived while a socket was locked: header and data, as received (network order).
+struct CapturedSegment {
+  std::uint64_t cookie = 0;          ///< of the socket (SO_COOKIE)
+  std::vector<std::byte> bytes;      ///< TCP header and data
+};
+
+/// The BPF programs that freeze() works with, loaded once for a process (or one for each event loop):
+///  - lock: a socket filter that drops, unacknowledged, what arrives, and copies it into a ring buffer;
+///  - dump: a cgroup/getsockopt program that reads tcp_sock in one call;
+///  - window: a sockops program that keeps what is acknowledged unread below 32 KB (RWND_INIT, SO_RCVBUF), window scale kept.
+/// dump and window need the process in a cgroup v2 of its own: enter_cgroup() makes it, and the destructor removes it.
+class FreezeKit {
+ public:
+  struct Options {
+    bool use_dump_program = true;   ///< false: the plain getsockopt recipe
+    std::string cgroup_name;        ///< empty: no cgroup: no dump program, no window program
+    bool keep_window_small = true;
+  };
+  explicit FreezeKit(const Options& options);
+  ~FreezeKit();
+  FreezeKit(const FreezeKit&) = delete;
+  FreezeKit& operator=(const FreezeKit&) = delete;
+
+  [[nodiscard]] bool has_lock() const noexcept;
+  [[nodiscard]] bool has_dump_program() const noexcept;
+  [[nodiscard]] bool keeps_window_small() const noexcept;
+  /// What is missing and what that costs, one sentence each; empty = everything works.
+  [[nodiscard]] const std::vector<std::string>& warnings() const noexcept;
+
+  /// Readable when captures wait (for an event loop); -1 when has_lock() is false.
+  [[nodiscard]] int captures_fd() const noexcept;
+  /// Hands over every capture that waits. Returns how many.
+  int consume_captures(const std::function<void(CapturedSegment)>& take);
+  /// Segments that the lock dropped because the ring buffer was full (the client sends them again).
+  [[nodiscard]] std::uint64_t captures_lost() const;
+
+  // used by freeze()
+  [[nodiscard]] int lock_program_fd() const noexcept;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// A frozen connection: locked, dumped. Destroyed without commit() or thaw() it thaws: the lock is taken off and the connection
+/// lives on as if nothing had happened, except that data already consumed by the caller stays consumed.
+class Frozen {
+ public:
+  Frozen(Frozen&&) noexcept;
+  Frozen& operator=(Frozen&&) noexcept;
+  ~Frozen();
+
+  [[nodiscard]] const Snapshot& snapshot() const noexcept;
+  [[nodiscard]] int fd() const noexcept;
+  [[nodiscard]] std::uint64_t cookie() const noexcept;
+
+  /// After the new owner has confirmed and a grace period (see membarrier(2), MEMBARRIER_CMD_GLOBAL: an RCU grace period) has
+  /// passed: bytes that the lock let through after the dump. Empty = none. Their first byte has the number snapshot().rcv_nxt.
+  [[nodiscard]] std::vector<std::byte> late_bytes() const;
+
+  /// The end of the connection here, without a packet: TCP_REPAIR on, lock kept, close. Never throws.
+  void commit() noexcept;
+  /// Gives the connection back, unlocked, with the descriptor. The captured segments (given by the caller, in order) are put back
+  /// through `inject` (a function that gives one whole IP packet to the kernel as if received; see sys::Tun).
+  sys::UniqueFd thaw(std::span<const CapturedSegment> captured,
+                     const std::function<void(std::span<const std::byte>)>& inject);
+
+ private:
+  friend Frozen freeze(sys::UniqueFd, std::vector<std::byte>, const FreezeKit&);
+  Frozen();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Freezes an ESTABLISHED connection with nothing unsent or unacknowledged (otherwise Unsupported; the descriptor is given back by the
+/// exception-safe overload below). `consumed`: bytes the caller has read and that the new owner shall read again; what is still
+/// in the socket is read and appended. Throws Unsupported or std::system_error; then the connection is unlocked and `fd` is closed by its owner: so
+/// use try_freeze where the connection must survive.
+Frozen freeze(sys::UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit);
+
+/// The same without losing anything on refusal: the descriptor, the bytes consumed so far and the reason come back.
+struct FreezeRefused {
+  sys::UniqueFd fd;
+  std::vector<std::byte> consumed;
+  std::string reason;
+};
+std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<std::byte> consumed,
+                                                const FreezeKit& kit);
+
+}  // namespace tcpmig

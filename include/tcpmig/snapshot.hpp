@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "sys/address.hpp"
+
+namespace tcpmig {
+
+/// A TCP sequence number (RFC 9293, 3.4): wraps modulo 2^32, so it has no operator<; use before()/after().
+struct Seq {
+  std::uint32_t value = 0;
+  constexpr Seq operator+(std::uint32_t n) const { return {value + n}; }
+  constexpr Seq operator-(std::uint32_t n) const { return {value - n}; }
+  /// Distance from `other` to this, modulo 2^32.
+  constexpr std::uint32_t since(Seq other) const { return value - other.value; }
+  constexpr bool before(Seq other) const { return static_cast<std::int32_t>(value - other.value) < 0; }
+  constexpr bool after(Seq other) const { return other.before(*this); }
+  constexpr bool operator==(const Seq&) const = default;
+};
+
+/// What TCP_REPAIR_WINDOW gives and takes (include/uapi/linux/tcp.h, struct tcp_repair_window). Sequence numbers and bytes.
+struct RepairWindow {
+  std::uint32_t snd_wl1 = 0;
+  std::uint32_t snd_wnd = 0;
+  std::uint32_t max_window = 0;
+  std::uint32_t rcv_wnd = 0;
+  std::uint32_t rcv_wup = 0;
+  bool operator==(const RepairWindow&) const = default;
+};
+
+/// Window scales, when both ends offered the option on their SYN (RFC 7323, 2.2). 0..14.
+struct WindowScale {
+  std::uint8_t snd = 0;  ///< to be applied to windows the peer announces
+  std::uint8_t rcv = 0;  ///< applied to windows we announce
+  bool operator==(const WindowScale&) const = default;
+};
+
+/// The timestamps option, when negotiated (RFC 7323, 3).
+struct Timestamps {
+  std::uint32_t tsval_now = 0;  ///< the TSval this end would send at the moment of the freeze
+  std::optional<std::uint32_t> ts_recent;  ///< the peer's latest TSval; nullopt where the kernel did not tell
+  bool microseconds = false;    ///< tick 1 us instead of 1 ms (Linux 6.7, usec_ts)
+  bool operator==(const Timestamps&) const = default;
+};
+
+/// A connection as a plain value: all that is needed to go on with it elsewhere. Lives in memory, in a file or on the wire (codec.hpp).
+struct Snapshot {
+  sys::Endpoint local;  ///< this end as its kernel sees it
+  sys::Endpoint peer;
+
+  Seq rcv_nxt;  ///< next byte expected from the peer; received holds the bytes before it
+  Seq snd_una;  ///< oldest byte not acknowledged by the peer
+  Seq snd_nxt;  ///< next byte to send; sent holds [snd_una, snd_nxt)
+  std::vector<std::byte> received;  ///< received and acknowledged, not yet consumed: [rcv_nxt - size, rcv_nxt)
+  std::vector<std::byte> sent;      ///< sent, not acknowledged: [snd_una, snd_nxt)
+  std::vector<std::byte> unsent;    ///< written by the application, not sent yet: from snd_nxt on
+
+  std::optional<RepairWindow> window;  ///< nullopt: only snd_wnd is known
+  std::uint32_t snd_wnd = 0;           ///< the peer's window, bytes
+  std::uint16_t mss = 0;               ///< the peer's MSS (mss_clamp), bytes
+  std::optional<WindowScale> wscale;   ///< negotiated options only
+  std::optional<Timestamps> timestamps;
+  bool sack = false;
+  bool ecn = false;
+  std::uint32_t srtt_us = 0;  ///< smoothed round-trip time, microseconds; 0 = not known
+
+  bool operator==(const Snapshot&) const = default;
+};
+
+}  // namespace tcpmig

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "control/keys.hpp"
+#include "shared/wire.h"
+#include "sys/address.hpp"
+#include <tcpmig/snapshot.hpp>
+
+namespace tcpmig::control {
+
+/// Generations: numbers modulo 2^27 compared serially (bpf/shared/flow.h, RFC 1982).
+using Generation = std::uint32_t;
+Generation first_generation();                              ///< from CLOCK_REALTIME, units of 16 ms
+constexpr Generation next_generation(Generation g) { return (g + 1) & abi::GENERATION_MASK; }
+/// a is newer than b
+constexpr bool newer(Generation a, Generation b) {
+  const Generation distance = (a - b) & abi::GENERATION_MASK;
+  return distance != 0 && distance < (1U << (abi::GENERATION_BITS - 1));
+}
+
+/// What a transfer is about, apart from the connection's TCP state.
+struct Transfer {
+  std::uint16_t sender = 0, target = 0, service = 0;
+  std::uint16_t target_port = 0;
+  std::uint8_t lane = 0;
+  Generation generation = 0;
+  sys::Endpoint client;
+};
+
+/// A message as it goes out: the header (untagged) and its payload.
+struct Outgoing {
+  abi::wire_header header{};
+  std::span<const std::byte> payload;
+};
+
+/// The datagrams of a transfer: n-1 DATA and, last, one COMMIT; each with at most `path_payload` bytes of snapshot.received (views
+/// into it: the snapshot must outlive them). Sequence numbers and tags are put in by seal(). Throws std::length_error when the snapshot is larger
+/// than WIRE_SNAPSHOT_MAX.
+std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot);
+
+/// Puts sequence, key id and the tags that the type calls for into the header. `sequence` must rise for each message of this (sender, lane).
+class Sealer {
+ public:
+  Sealer(const Secret& secret, std::uint16_t node, std::uint8_t lane);
+  /// Message numbers: wall-clock seconds at start << 32, then counting: a restart goes on above everything sent before.
+  void seal(Outgoing& message);
+
+ private:
+  abi::key_ring switch_keys_{};
+  std::vector<abi::key_ring> pair_keys_;  ///< by target
+  std::uint8_t key_id_ = 0;
+  std::uint16_t node_ = 0;
+  std::uint8_t lane_ = 0;
+  std::uint64_t sequence_ = 0;
+};
+
+/// Why a datagram was not taken.
+enum class Reject { kTruncated, kMagic, kVersion, kLength, kField, kNotForUs, kUnknownKey, kTag };
+std::string to_string(Reject reject);
+
+/// A datagram that was received, checked and whose tag fits.
+struct Incoming {
+  abi::wire_header header{};
+  std::span<const std::byte> payload;  ///< view into the datagram
+};
+
+/// Checks bytes from the network. Never throws. `node`: own id.
+class Opener {
+ public:
+  Opener(const Secret& secret, std::uint16_t node);
+  std::expected<Incoming, Reject> open(std::span<const std::byte> datagram) const;
+
+ private:
+  std::uint16_t node_ = 0;
+  abi::key_ring switch_keys_{};
+  std::vector<abi::key_ring> pair_keys_;  ///< by sender
+};
+
+/// Snapshot of a transfer, given all its parts' payloads in order and the header of its COMMIT. Error: a sentence.
+std::expected<Snapshot, std::string> to_snapshot(const abi::wire_header& commit,
+                                                 std::vector<std::byte> received, const sys::Endpoint& local);
+
+/// Text of a wire_reason.
+std::string reason_text(std::uint8_t reason);
+
+}  // namespace tcpmig::control

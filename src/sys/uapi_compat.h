@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* Constants of the kernel's user API that are newer than Debian 12's headers (Linux 6.1). The only place for them. */
+#pragma once
+#include <linux/bpf.h>
+#include <stdint.h>
+
+/* Linux 6.6, include/uapi/linux/bpf.h: enum bpf_attach_type */
+enum { TCPMIG_BPF_TCX_INGRESS = 46, TCPMIG_BPF_TCX_EGRESS = 47 };
+
+/* Linux 6.6: the part of union bpf_attr that BPF_LINK_CREATE reads for TCX */
+struct tcpmig_bpf_link_create_tcx {
+  uint32_t prog_fd;
+  uint32_t target_ifindex;
+  uint32_t attach_type;
+  uint32_t flags;
+  uint32_t relative_fd;
+  uint32_t reserved;
+  uint64_t expected_revision;
+};
