@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* The few kernel structures that our BPF programs look into, reduced to the fields they read. preserve_access_index makes the loader
+ * put in the offsets of the running kernel (CO-RE), so neither order nor completeness matters here: this file stands in
+ * for a vmlinux.h of 3 MB. A field that not every kernel has is asked for with bpf_core_field_exists() first. For BPF only. */
+#ifndef TCPMIG_SHARED_KERNEL_TYPES_H
+#define TCPMIG_SHARED_KERNEL_TYPES_H
+
+#ifdef __cplusplus
+#error "kernel_types.h is for BPF programs only"
+#endif
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sock_common {
+	unsigned short skc_family;
+	volatile unsigned char skc_state; /* TCP_ESTABLISHED .. */
+	__be16 skc_dport;
+	__u16 skc_num;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
+struct inet_sock {
+	struct sock sk;
+};
+
+struct tcp_ulp_ops;
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+	const struct tcp_ulp_ops *icsk_ulp_ops; /* kTLS and friends */
+};
+
+/* The bit-fields are read with BPF_CORE_READ_BITFIELD: their place differs between kernels. */
+struct tcp_options_received {
+	__u32 ts_recent; /* the peer's latest TSval that was in order */
+	__u16 tstamp_ok : 1, wscale_ok : 1, sack_ok : 3, snd_wscale : 4, rcv_wscale : 4;
+	__u16 mss_clamp; /* the peer's MSS */
+};
+
+struct rb_node;
+struct rb_root {
+	struct rb_node *rb_node;
+};
+
+struct tcp_md5sig_info;
+struct tcp_ao_info;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 rcv_nxt, copied_seq, rcv_wup, rcv_wnd;
+	__u32 snd_una, snd_nxt, write_seq, snd_wnd, snd_wl1, max_window;
+	__u32 tsoffset;
+	__u32 srtt_us; /* smoothed round-trip time in microseconds, times 8 */
+	__u32 packets_out;
+	struct tcp_options_received rx_opt;
+	__u8 repair : 1;
+	__u8 tcp_usec_ts : 1; /* Linux 6.7 */
+	__u8 ecn_flags;
+	__u16 urg_data;
+	struct rb_root out_of_order_queue;
+	_Bool is_mptcp;                             /* CONFIG_MPTCP */
+	const struct tcp_md5sig_info *md5sig_info; /* CONFIG_TCP_MD5SIG */
+	struct tcp_ao_info *ao_info;                /* Linux 6.7, CONFIG_TCP_AO */
+};
+
+#pragma clang attribute pop
+
+#endif
