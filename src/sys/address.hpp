@@ -9,6 +9,7 @@
 #include <expected>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "shared/base.h"
 
@@ -17,7 +18,7 @@ namespace tcpmig::sys {
 /// An IPv4 or IPv6 address. Network order inside, v4-mapped for IPv4, exactly like abi::ip_address.
 class Address {
  public:
-  Address() = default;  ///< unset: all zero
+  Address() = default;  ///< unset: all zero (so "::" reads as unset, and counts as IPv6 where a family is needed)
   explicit Address(const abi::ip_address& raw) noexcept;
   /// Takes AF_INET and AF_INET6 (a v4-mapped sockaddr_in6 becomes an IPv4 address). Anything else: unset.
   static Address from_sockaddr(const sockaddr_storage& storage) noexcept;
@@ -45,6 +46,7 @@ struct Prefix {
   /// "10.0.0.0/8"; without "/n" the length is that of one host.
   static std::expected<Prefix, std::string> parse(std::string_view text);
   [[nodiscard]] bool contains(const Address& other) const noexcept;
+  [[nodiscard]] Prefix network() const noexcept;  ///< host bits cleared
   [[nodiscard]] std::string str() const;
   bool operator==(const Prefix&) const = default;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "sys/netlink.hpp"
@@ -14,7 +15,9 @@ namespace tcpmig::sys {
 class Ledger {
  public:
   /// Reads `file` if it is there (a former run's entries are adopted). The directory is made.
-  Ledger(std::filesystem::path file, Netlink& netlink);
+  /// A file written on another boot or in another network namespace speaks of things that are gone: it is dropped.
+  /// `proc_sys` is for tests.
+  Ledger(std::filesystem::path file, Netlink& netlink, std::filesystem::path proc_sys = "/proc/sys");
 
   /// Path below /proc/sys with dots or slashes ("net.ipv4.ip_forward"). Records the value found, once. No-op when it has `value`.
   void set_sysctl(const std::string& name, const std::string& value);
@@ -27,19 +30,17 @@ class Ledger {
   void begin_adoption();
   void finish_adoption();
 
-  /// Gives everything back in reverse order; keeps going on errors and throws the first at the end. Removes the file.
+  /// Gives everything back in reverse order; keeps going on errors and throws the first at the end. Removes the file; what could
+  /// not be given back stays in it for another try.
   void undo();
 
- private:
-  struct Entry;
-  // implementation: see ledger.cpp (pimpl keeps JSON out of this header)
-  struct State;
-  State* state_;
-
- public:
   ~Ledger();
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
+
+ private:
+  struct State;  // see ledger.cpp: keeps JSON out of this header
+  std::unique_ptr<State> state_;
 };
 
 /// Reads one sysctl of this thread's network namespace (trimmed). Throws when it does not exist.
