@@ -35,11 +35,13 @@ struct Connection {
 sys::UniqueFd listen_on(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) throw std::invalid_argument(path + " is too long for a Unix socket");
+  if (path.size() >= sizeof address.sun_path)
+    throw std::invalid_argument(path + " is too long for a Unix socket");
   path.copy(address.sun_path, sizeof address.sun_path - 1);
   sys::UniqueFd fd(sys::check("socket", ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
   ::unlink(path.c_str());
-  sys::check("bind " + path, ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
+  sys::check("bind " + path,
+             ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
   sys::check("listen " + path, ::listen(fd.get(), 64));
   return fd;
 }
@@ -47,7 +49,8 @@ sys::UniqueFd listen_on(const std::string& path) {
 Connection take(sys::UniqueFd fd) {
   sockaddr_storage storage{};
   socklen_t length = sizeof storage;
-  sys::check("getpeername", ::getpeername(fd.get(), reinterpret_cast<sockaddr*>(&storage), &length));
+  sys::check("getpeername",
+             ::getpeername(fd.get(), reinterpret_cast<sockaddr*>(&storage), &length));
   return {std::move(fd), sys::Endpoint::from_sockaddr(storage), {}};
 }
 
@@ -61,7 +64,8 @@ bool send_all(int fd, std::string_view bytes) {
 }
 
 bool wants_close(const std::string& head) {
-  return head.find(" HTTP/1.0\r\n") != std::string::npos || head.find("onnection: close") != std::string::npos;
+  return head.find(" HTTP/1.0\r\n") != std::string::npos ||
+         head.find("onnection: close") != std::string::npos;
 }
 
 /// Reads what is there; answers every complete head. False: the connection is over.
@@ -72,14 +76,18 @@ bool serve(Connection& client, const std::string& name) {
   if (got == 0) return false;
   client.last_used = Clock::now();
   client.head.append(buffer, static_cast<std::size_t>(got));
-  for (auto end = client.head.find("\r\n\r\n"); end != std::string::npos; end = client.head.find("\r\n\r\n")) {
+  for (auto end = client.head.find("\r\n\r\n"); end != std::string::npos;
+       end = client.head.find("\r\n\r\n")) {
     const std::string head = client.head.substr(0, end + 4);
     client.head.erase(0, end + 4);
-    const std::string body = name + " serves " + client.peer.str() + " (request of " + std::to_string(head.size()) + " bytes)\n";
+    const std::string body = name + " serves " + client.peer.str() + " (request of " +
+                             std::to_string(head.size()) + " bytes)\n";
     const bool close = wants_close(head);
-    if (!send_all(client.fd.get(), "HTTP/1.1 200 OK\r\nServer: " + name + "\r\nX-Peer: " + client.peer.str() +
-                                       "\r\nContent-Type: text/plain\r\nContent-Length: " + std::to_string(body.size()) +
-                                       (close ? "\r\nConnection: close" : "") + "\r\n\r\n" + body) ||
+    if (!send_all(
+            client.fd.get(),
+            "HTTP/1.1 200 OK\r\nServer: " + name + "\r\nX-Peer: " + client.peer.str() +
+                "\r\nContent-Type: text/plain\r\nContent-Length: " + std::to_string(body.size()) +
+                (close ? "\r\nConnection: close" : "") + "\r\n\r\n" + body) ||
         close)
       return false;
   }
@@ -119,7 +127,8 @@ struct Server {
           Clock::now() - clients[i].last_used > kIdleMax)
         clients.erase(clients.begin() + static_cast<long>(i));
     for (std::size_t i = known_agents; i-- > 0;)
-      if (events[1 + i].revents != 0 && !receive(agents[i])) agents.erase(agents.begin() + static_cast<long>(i));
+      if (events[1 + i].revents != 0 && !receive(agents[i]))
+        agents.erase(agents.begin() + static_cast<long>(i));
     if (events[0].revents == 0) return;
     sys::UniqueFd agent(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (agent) agents.push_back(std::move(agent));

@@ -45,7 +45,8 @@ UserPart read_user_part(const std::filesystem::path& file) {
 UserPart default_part(const Plan& plan) {
   std::ostringstream text;
   text << "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"" << kVip4 << "\"\nvip6 = \"" << kVip6
-       << "\"\nport = 80\nprotocol = \"http\"\n\n[[service.route]]\nprefix = \"/\"\npool = \"servers\"\n\n"
+       << "\"\nport = 80\nprotocol = \"http\"\n\n[[service.route]]\nprefix = \"/\"\npool = "
+          "\"servers\"\n\n"
        << "[[pool]]\nname = \"servers\"\nalgorithm = \"round_robin\"\nservers = [\n";
   for (const Node& node : plan.nodes)
     if (node.role == "server") text << "  { node = \"" << node.name << "\", port = 80 },\n";
@@ -55,9 +56,12 @@ UserPart default_part(const Plan& plan) {
 
 std::string datapath_name(config::Datapath datapath) {
   switch (datapath) {
-    case config::Datapath::kAuto: return "auto";
-    case config::Datapath::kTc: return "tc";
-    case config::Datapath::kXdp: return "xdp";
+    case config::Datapath::kAuto:
+      return "auto";
+    case config::Datapath::kTc:
+      return "tc";
+    case config::Datapath::kXdp:
+      return "xdp";
   }
   throw std::logic_error("datapath");
 }
@@ -69,14 +73,16 @@ unsigned node_id(const Node& node) {
 
 std::string nodes_part(const Plan& plan) {
   std::ostringstream text;
-  text << "[cluster]\nname = \"" << plan.name << "\"\nsecret_file = \"" << Paths(plan.name).secret.string()
-       << "\"\n\n[[switch]]\nname = \"switch1\"\nclients = [\"eth0\"]\nnodes = [\"eth1\", \"eth2\"]\ndatapath = \""
+  text << "[cluster]\nname = \"" << plan.name << "\"\nsecret_file = \""
+       << Paths(plan.name).secret.string()
+       << "\"\n\n[[switch]]\nname = \"switch1\"\nclients = [\"eth0\"]\nnodes = [\"eth1\", "
+          "\"eth2\"]\ndatapath = \""
        << datapath_name(plan.datapath) << "\"\n";
   for (const Node& node : plan.nodes) {
     if (node.role != "dispatcher" && node.role != "server") continue;
-    text << "\n[[node]]\nname = \"" << node.name << "\"\nid = " << node_id(node) << "\nrole = \"" << node.role
-         << "\"\naddress4 = \"" << node.addresses.at(0).str() << "\"\naddress6 = \"" << node.addresses.at(1).str()
-         << "\"\ninterface = \"eth0\"\n";
+    text << "\n[[node]]\nname = \"" << node.name << "\"\nid = " << node_id(node) << "\nrole = \""
+         << node.role << "\"\naddress4 = \"" << node.addresses.at(0).str() << "\"\naddress6 = \""
+         << node.addresses.at(1).str() << "\"\ninterface = \"eth0\"\n";
   }
   return text.str();
 }
@@ -92,11 +98,13 @@ std::string generate_config(const Plan& plan, const std::filesystem::path& confi
 }
 
 config::Config check_config(const Plan& plan, const std::filesystem::path& config_file) {
-  const std::string name = config_file.empty() ? Paths(plan.name).config.string() : config_file.string();
+  const std::string name =
+      config_file.empty() ? Paths(plan.name).config.string() : config_file.string();
   auto config = config::parse(generate_config(plan, config_file), name);
   if (config) return *config;
   std::string text;
-  for (const config::Problem& problem : config.error()) text += (text.empty() ? "" : "\n") + problem.str();
+  for (const config::Problem& problem : config.error())
+    text += (text.empty() ? "" : "\n") + problem.str();
   throw std::invalid_argument(text);
 }
 

@@ -14,7 +14,7 @@ void note(int /*number*/) { noted = 1; }
 
 CatchInterrupts::CatchInterrupts() {
   if (nesting++ == 0) noted = 0;
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = note;  // no SA_RESTART: waits end early
   sigemptyset(&action.sa_mask);
   for (int i = 0; i < 3; ++i) ::sigaction(kSignals[i], &action, &previous_[i]);

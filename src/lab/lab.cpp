@@ -33,7 +33,9 @@ void refuse_if_alive(const std::string& name) {
   if (!state || !state->ready) return;
   for (const RoleProcess& role : state->processes)
     if (is_alive(role.process))
-      throw std::runtime_error("the lab \"" + name + "\" is up already: remove it with `tcpmig lab down --name " + name + "` first");
+      throw std::runtime_error("the lab \"" + name +
+                               "\" is up already: remove it with `tcpmig lab down --name " + name +
+                               "` first");
 }
 
 void write_config(const Plan& plan, const fs::path& config_file) {
@@ -46,7 +48,8 @@ void write_config(const Plan& plan, const fs::path& config_file) {
 
 State make(const Plan& plan, const Options& options) {
   State state{plan.name, false, {}, plan.nodes, {}};
-  state.program = options.program.empty() ? fs::read_symlink("/proc/self/exe") : fs::canonical(options.program);
+  state.program =
+      options.program.empty() ? fs::read_symlink("/proc/self/exe") : fs::canonical(options.program);
   write_state(state);
   write_config(plan, options.config_file);
   build_topology(plan);
@@ -62,7 +65,8 @@ State make(const Plan& plan, const Options& options) {
 std::vector<pid_t> pids_of(const State& state, const Node& node) {
   std::vector<pid_t> result;
   for (const ProcessId& process : processes_in(node.netns))
-    if (process.program == state.program || process.program == state.program + " (deleted)") result.push_back(process.pid);
+    if (process.program == state.program || process.program == state.program + " (deleted)")
+      result.push_back(process.pid);
   return result;
 }
 
@@ -72,7 +76,9 @@ config::Config load_config(const std::string& name) {
   return *config;
 }
 
-sys::UniqueFd open_null() { return sys::UniqueFd(sys::check("open /dev/null", ::open("/dev/null", O_RDWR | O_CLOEXEC))); }
+sys::UniqueFd open_null() {
+  return sys::UniqueFd(sys::check("open /dev/null", ::open("/dev/null", O_RDWR | O_CLOEXEC)));
+}
 
 /// While a command has the terminal, Ctrl-C is for it.
 class IgnoreKeyboard {
@@ -93,7 +99,8 @@ class IgnoreKeyboard {
 
 Lab Lab::up(const Options& options) {
   const Plan plan = make_plan(options);
-  if (::geteuid() != 0) throw std::runtime_error("a lab needs root (namespaces, BPF): run it with sudo");
+  if (::geteuid() != 0)
+    throw std::runtime_error("a lab needs root (namespaces, BPF): run it with sudo");
   const CatchInterrupts catcher;
   const NameLock lock(plan.name);
   refuse_if_alive(plan.name);
@@ -115,7 +122,8 @@ Lab Lab::find(const std::string& name) {
   check_name(name);
   const auto state = read_state(name);
   if (!state || !state->ready)
-    throw std::runtime_error("there is no lab \"" + name + "\": `tcpmig lab up --name " + name + "` makes one");
+    throw std::runtime_error("there is no lab \"" + name + "\": `tcpmig lab up --name " + name +
+                             "` makes one");
   Lab lab;
   lab.name_ = name;
   lab.config_ = load_config(name);
@@ -151,7 +159,8 @@ const Node& Lab::node(const std::string& name) const {
     if (node.name == name) return node;
     known += (known.empty() ? "" : ", ") + node.name;
   }
-  throw std::runtime_error("the lab \"" + name_ + "\" has no node \"" + name + "\"; it has " + known);
+  throw std::runtime_error("the lab \"" + name_ + "\" has no node \"" + name + "\"; it has " +
+                           known);
 }
 
 nlohmann::json Lab::status() const {
@@ -159,13 +168,18 @@ nlohmann::json Lab::status() const {
   json result = {{"name", name_}, {"vips", json::array()}, {"nodes", json::array()}};
   for (const config::Service& service : config_.services)
     for (const sys::Address& vip : {service.vip4, service.vip6})
-      if (vip.is_set() && std::find(result["vips"].begin(), result["vips"].end(), vip.str()) == result["vips"].end())
+      if (vip.is_set() && std::find(result["vips"].begin(), result["vips"].end(), vip.str()) ==
+                              result["vips"].end())
         result["vips"].push_back(vip.str());
   for (const Node& node : nodes_) {
     if (node.role == "fabric") continue;
     json addresses = json::array();
     for (const sys::Address& address : node.addresses) addresses.push_back(address.str());
-    result["nodes"].push_back({{"name", node.name}, {"role", node.role}, {"netns", node.netns}, {"addresses", addresses}, {"pids", node.pids}});
+    result["nodes"].push_back({{"name", node.name},
+                               {"role", node.role},
+                               {"netns", node.netns},
+                               {"addresses", addresses},
+                               {"pids", node.pids}});
   }
   return result;
 }
@@ -174,22 +188,25 @@ int Lab::exec(const std::string& node_name, const std::vector<std::string>& comm
   const sys::UniqueFd netns = sys::open_netns(node(node_name).netns);
   const IgnoreKeyboard keyboard;
   try {
-    return wait_for(start({.argv = command,
-                           .environment = {{"TCPMIG_CONFIG", Paths(name_).config}, {"TCPMIG_NODE", node_name}},
-                           .netns_fd = netns.get(),
-                           .death_signal = SIGTERM}));
+    return wait_for(
+        start({.argv = command,
+               .environment = {{"TCPMIG_CONFIG", Paths(name_).config}, {"TCPMIG_NODE", node_name}},
+               .netns_fd = netns.get(),
+               .death_signal = SIGTERM}));
   } catch (const std::system_error& error) {  // as a shell does
     std::cerr << "tcpmig lab exec: " << error.what() << '\n';
     return error.code().value() == ENOENT ? 127 : 126;
   }
 }
 
-pid_t Lab::spawn(const std::string& node_name, const std::vector<std::string>& command, const fs::path& output) const {
+pid_t Lab::spawn(const std::string& node_name, const std::vector<std::string>& command,
+                 const fs::path& output) const {
   const sys::UniqueFd netns = sys::open_netns(node(node_name).netns);
   const sys::UniqueFd nothing = open_null();
   sys::UniqueFd log;
   if (!output.empty())
-    log.reset(sys::check("open " + output.string(), ::open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)));
+    log.reset(sys::check("open " + output.string(),
+                         ::open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)));
   const int target = log ? log.get() : nothing.get();
   return start({.argv = command,
                 .environment = {{"TCPMIG_CONFIG", Paths(name_).config}, {"TCPMIG_NODE", node_name}},

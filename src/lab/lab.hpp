@@ -21,7 +21,8 @@
 ///                                         |
 ///                                         +------- net3 10.0.3.0/24 --- server1..
 ///
-/// Each node is a network namespace; the three networks are bridges in one more namespace ("fabric"). fd00:N::/64 likewise.
+/// Each node is a network namespace; the three networks are bridges in one more namespace
+/// ("fabric"). fd00:N::/64 likewise.
 namespace tcpmig::lab {
 
 struct Options {
@@ -30,41 +31,49 @@ struct Options {
   unsigned dispatchers = 1;
   unsigned clients = 1;
   config::Datapath datapath = config::Datapath::kAuto;
-  std::filesystem::path config_file;  ///< replaces services, routes, pools and limits; nodes always come from the numbers above
-  std::filesystem::path program;      ///< the tcpmig program that runs the roles; empty = this process's own (/proc/self/exe)
+  std::filesystem::path config_file;  ///< replaces services, routes, pools and limits; nodes always
+                                      ///< come from the numbers above
+  std::filesystem::path program;      ///< the tcpmig program that runs the roles; empty = this
+                                      ///< process's own (/proc/self/exe)
 };
 
 struct Node {
   std::string name;
-  std::string role;   ///< client, switch, dispatcher, server, fabric
-  std::string netns;  ///< name below /run/netns
+  std::string role;                     ///< client, switch, dispatcher, server, fabric
+  std::string netns;                    ///< name below /run/netns
   std::vector<sys::Address> addresses;  ///< own addresses
   std::vector<pid_t> pids;              ///< tcpmig's own processes in that node
 };
 
-/// A lab that is up. State is kept in /run/tcpmig/NAME/lab.json, so that another process can find it, also after a crash.
+/// A lab that is up. State is kept in /run/tcpmig/NAME/lab.json, so that another process can find
+/// it, also after a crash.
 class Lab {
  public:
-  /// Makes everything (a leftover of the same name is removed first), starts `switch run`, dispatchers and agents, and returns when all of them
-  /// answer "ready". A lab of this name that is alive: throws (it says so, and `tcpmig lab down --name ..`). On any failure everything is removed again.
+  /// Makes everything (a leftover of the same name is removed first), starts `switch run`,
+  /// dispatchers and agents, and returns when all of them answer "ready". A lab of this name that
+  /// is alive: throws (it says so, and `tcpmig lab down --name ..`). On any failure everything is
+  /// removed again.
   static Lab up(const Options& options);
   /// Finds a lab that is up; throws std::runtime_error when there is none.
   static Lab find(const std::string& name);
   /// Names of all labs that left something (state, namespaces, pins).
   static std::vector<std::string> names();
-  /// Stops the processes (by pid, checked to be ours), removes namespaces, pins, cgroups and state; works after kill -9 of anything. True: there was something.
+  /// Stops the processes (by pid, checked to be ours), removes namespaces, pins, cgroups and state;
+  /// works after kill -9 of anything. True: there was something.
   static bool down(const std::string& name);
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] const std::vector<Node>& nodes() const noexcept { return nodes_; }
-  [[nodiscard]] const Node& node(const std::string& name) const;  ///< throws, naming the nodes there are
+  [[nodiscard]] const Node& node(
+      const std::string& name) const;  ///< throws, naming the nodes there are
   [[nodiscard]] const config::Config& config() const noexcept { return config_; }
   [[nodiscard]] nlohmann::json status() const;  ///< design: the contract of `lab status --json`
 
-  /// Runs a command in a node (setns(CLONE_NEWNET) only), with TCPMIG_CONFIG and TCPMIG_NODE set; inherits stdio. Returns its exit code
-  /// (128 + signal when killed).
+  /// Runs a command in a node (setns(CLONE_NEWNET) only), with TCPMIG_CONFIG and TCPMIG_NODE set;
+  /// inherits stdio. Returns its exit code (128 + signal when killed).
   int exec(const std::string& node, const std::vector<std::string>& command) const;
-  /// Starts one in the background, output to `output` (empty = /dev/null). The caller ends it by pid.
+  /// Starts one in the background, output to `output` (empty = /dev/null). The caller ends it by
+  /// pid.
   pid_t spawn(const std::string& node, const std::vector<std::string>& command,
               const std::filesystem::path& output = {}) const;
 

@@ -15,7 +15,8 @@
 namespace tcpmig::lab {
 namespace {
 
-void set_feature(const std::string& device, std::uint32_t command, bool on, const std::string& what) {
+void set_feature(const std::string& device, std::uint32_t command, bool on,
+                 const std::string& what) {
   const sys::UniqueFd socket(sys::check("socket", ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
   ethtool_value value{command, on ? 1U : 0U};
   ifreq request{};
@@ -26,7 +27,9 @@ void set_feature(const std::string& device, std::uint32_t command, bool on, cons
 
 }  // namespace
 
-void turn_off_tx_checksum(const std::string& device) { set_feature(device, ETHTOOL_STXCSUM, false, "tx off"); }
+void turn_off_tx_checksum(const std::string& device) {
+  set_feature(device, ETHTOOL_STXCSUM, false, "tx off");
+}
 void turn_on_gro(const std::string& device) { set_feature(device, ETHTOOL_SGRO, true, "gro on"); }
 
 }  // namespace tcpmig::lab

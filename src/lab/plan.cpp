@@ -12,8 +12,8 @@ const std::string kPrefix = "tcpmig-";
 
 sys::Address address(const std::string& text) { return sys::Address::parse(text).value(); }
 
-/// Networks are 1 clients, 2 dispatchers, 3 servers; host 1 is the switch. The decimal digits of the host are used for both
-/// families, so that 10.0.3.12 and fd00:3::12 are the same machine.
+/// Networks are 1 clients, 2 dispatchers, 3 servers; host 1 is the switch. The decimal digits of
+/// the host are used for both families, so that 10.0.3.12 and fd00:3::12 are the same machine.
 sys::Address address4(unsigned network, unsigned host) {
   return address("10.0." + std::to_string(network) + "." + std::to_string(host));
 }
@@ -37,7 +37,8 @@ void add_nodes(Plan& plan, const std::string& role, unsigned network, unsigned c
   for (unsigned i = 1; i <= count; ++i) {
     const std::string name = role + std::to_string(i);
     Port port = make_port(plan.name, name, network, i + 1);
-    plan.nodes.push_back({name, role, port.netns, {address4(network, i + 1), address6(network, i + 1)}, {}});
+    plan.nodes.push_back(
+        {name, role, port.netns, {address4(network, i + 1), address6(network, i + 1)}, {}});
     plan.ports.push_back(std::move(port));
   }
 }
@@ -57,8 +58,8 @@ void add_switch(Plan& plan) {
 
 void check_count(const char* what, unsigned count) {
   if (count < 1 || count > kMaxOfAKind)
-    throw std::invalid_argument(std::string(what) + ": " + std::to_string(count) + " is not in 1.." +
-                                std::to_string(kMaxOfAKind));
+    throw std::invalid_argument(std::string(what) + ": " + std::to_string(count) +
+                                " is not in 1.." + std::to_string(kMaxOfAKind));
 }
 
 bool is_node_name(const std::string& text) {
@@ -74,14 +75,20 @@ bool is_node_name(const std::string& text) {
 }  // namespace
 
 void check_name(const std::string& name) {
-  const auto allowed = [](unsigned char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; };
+  const auto allowed = [](unsigned char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  };
   if (name.empty() || name.size() > 20 || !std::all_of(name.begin(), name.end(), allowed))
-    throw std::invalid_argument("\"" + name + "\" is no name for a lab: use 1 to 20 of a-z, 0-9 and -");
+    throw std::invalid_argument("\"" + name +
+                                "\" is no name for a lab: use 1 to 20 of a-z, 0-9 and -");
   if (name == "default")
-    throw std::invalid_argument("\"default\" is the instance of the machine itself: name the lab otherwise");
+    throw std::invalid_argument(
+        "\"default\" is the instance of the machine itself: name the lab otherwise");
 }
 
-std::string netns_name(const std::string& lab, const std::string& node) { return kPrefix + lab + "-" + node; }
+std::string netns_name(const std::string& lab, const std::string& node) {
+  return kPrefix + lab + "-" + node;
+}
 
 std::string node_of(const std::string& lab, const std::string& netns) {
   const std::string start = kPrefix + lab + "-";

@@ -22,8 +22,8 @@ struct Port {
 
 struct Plan {
   std::string name;
-  std::string fabric;         ///< namespace of the bridges
-  std::vector<Node> nodes;    ///< clients, switch, dispatchers, servers, and the fabric last
+  std::string fabric;       ///< namespace of the bridges
+  std::vector<Node> nodes;  ///< clients, switch, dispatchers, servers, and the fabric last
   std::vector<Port> ports;
   config::Datapath datapath = config::Datapath::kAuto;
 };
@@ -37,8 +37,8 @@ inline constexpr const char* kVip6 = "2001:db8:113::10";
 Plan make_plan(const Options& options);
 void check_name(const std::string& name);
 std::string netns_name(const std::string& lab, const std::string& node);
-/// The node a namespace (or cgroup) of this lab belongs to; empty when it is not of this lab. "tcpmig-a-b-server1" belongs to
-/// the lab "a-b", not to "a".
+/// The node a namespace (or cgroup) of this lab belongs to; empty when it is not of this lab.
+/// "tcpmig-a-b-server1" belongs to the lab "a-b", not to "a".
 std::string node_of(const std::string& lab, const std::string& netns);
 
 // node ids of the configuration: dispatcherN = N, serverN = 100 + N
@@ -53,7 +53,9 @@ struct Paths {
   std::filesystem::path secret;  ///< run/secret
   std::filesystem::path pins;    ///< /sys/fs/bpf/tcpmig/NAME
   std::filesystem::path lock;    ///< /run/tcpmig/NAME.lock
-  [[nodiscard]] std::filesystem::path log(const std::string& node) const { return run / (node + ".log"); }
+  [[nodiscard]] std::filesystem::path log(const std::string& node) const {
+    return run / (node + ".log");
+  }
 };
 
 }  // namespace tcpmig::lab

@@ -38,15 +38,17 @@ std::vector<std::string> merged_environment(const Command& command) {
   std::vector<std::string> result;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;
-    const bool replaced = std::any_of(command.environment.begin(), command.environment.end(),
-                                      [&](const auto& pair) { return text.starts_with(pair.first + "="); });
+    const bool replaced =
+        std::any_of(command.environment.begin(), command.environment.end(),
+                    [&](const auto& pair) { return text.starts_with(pair.first + "="); });
     if (!replaced) result.push_back(text);
   }
   for (const auto& [name, value] : command.environment) result.push_back(name + "=" + value);
   return result;
 }
 
-/// In the child: only async-signal-safe calls (the caller may have threads). Returns what failed, by errno.
+/// In the child: only async-signal-safe calls (the caller may have threads). Returns what failed,
+/// by errno.
 int become(const Command& command, pid_t parent, char* const* argv, char* const* environment) {
   if (command.own_session) ::setsid();
   if (command.death_signal != 0) {
@@ -60,7 +62,8 @@ int become(const Command& command, pid_t parent, char* const* argv, char* const*
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGCHLD, SIGHUP}) ::signal(number, SIG_DFL);
+  for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGCHLD, SIGHUP})
+    ::signal(number, SIG_DFL);
   ::execvpe(argv[0], argv, environment);
   return errno;
 }
@@ -76,7 +79,8 @@ struct Stat {
   std::uint64_t start_time = 0;
 };
 
-/// /proc/PID/stat: the command name is in parentheses and may hold anything, so fields are counted from the last ')'.
+/// /proc/PID/stat: the command name is in parentheses and may hold anything, so fields are counted
+/// from the last ')'.
 std::optional<Stat> read_stat(pid_t pid) {
   const std::string text = read_text("/proc/" + std::to_string(pid) + "/stat");
   const auto end = text.rfind(')');
@@ -105,7 +109,8 @@ void reap(pid_t pid) { ::waitpid(pid, nullptr, WNOHANG); }  // only if it is a c
 void wait_all(std::vector<pollfd>& ends, milliseconds limit) {
   const auto deadline = steady_clock::now() + limit;
   while (std::any_of(ends.begin(), ends.end(), [](const pollfd& end) { return end.fd >= 0; })) {
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now()).count();
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(deadline - steady_clock::now()).count();
     if (left <= 0) return;
     if (::poll(ends.data(), ends.size(), static_cast<int>(left)) <= 0) continue;
     for (pollfd& end : ends)
@@ -158,7 +163,8 @@ std::optional<ProcessId> identify(pid_t pid) {
   const auto stat = read_stat(pid);
   if (!stat || stat->state == 'Z' || stat->state == 'X') return {};
   std::error_code error;
-  const auto program = std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe", error);
+  const auto program =
+      std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe", error);
   return ProcessId{pid, stat->start_time, program.string()};
 }
 
@@ -170,7 +176,7 @@ bool is_alive(const ProcessId& process) {
 }
 
 std::vector<ProcessId> processes_in(const std::string& netns) {
-  struct stat wanted {};
+  struct stat wanted{};
   if (::stat(("/run/netns/" + netns).c_str(), &wanted) != 0) return {};
   const std::set<pid_t> own = self_and_ancestors();
   std::vector<ProcessId> result;
@@ -179,7 +185,7 @@ std::vector<ProcessId> processes_in(const std::string& netns) {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
     const auto pid = static_cast<pid_t>(std::stol(name));
-    struct stat found {};
+    struct stat found{};
     if (own.contains(pid) || ::stat((entry.path() / "ns/net").c_str(), &found) != 0) continue;
     if (found.st_ino != wanted.st_ino || found.st_dev != wanted.st_dev) continue;
     if (auto process = identify(pid)) result.push_back(*process);
@@ -197,7 +203,8 @@ std::vector<ProcessId> terminate(const std::vector<ProcessId>& processes, millis
     ends.push_back({handle.get(), POLLIN, 0});
     handles.push_back(std::move(handle));
   }
-  for (const auto& [number, limit] : {std::pair(SIGTERM, grace), std::pair(SIGKILL, milliseconds(2000))}) {
+  for (const auto& [number, limit] :
+       {std::pair(SIGTERM, grace), std::pair(SIGKILL, milliseconds(2000))}) {
     for (const pollfd& end : ends)
       if (end.fd >= 0) ::pidfd_send_signal(end.fd, number, nullptr, 0);
     wait_all(ends, limit);

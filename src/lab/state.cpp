@@ -19,7 +19,8 @@ using nlohmann::json;
 json to_json(const Node& node) {
   json addresses = json::array();
   for (const sys::Address& address : node.addresses) addresses.push_back(address.str());
-  return {{"name", node.name}, {"role", node.role}, {"netns", node.netns}, {"addresses", addresses}};
+  return {
+      {"name", node.name}, {"role", node.role}, {"netns", node.netns}, {"addresses", addresses}};
 }
 
 Node node_from(const json& value) {
@@ -38,15 +39,18 @@ json to_json(const RoleProcess& role) {
 }
 
 RoleProcess role_from(const json& value) {
-  return {value.at("node"), value.at("role"), {value.at("pid"), value.at("start_time"), value.at("program")}};
+  return {value.at("node"),
+          value.at("role"),
+          {value.at("pid"), value.at("start_time"), value.at("program")}};
 }
 
-/// True when the file of this name is still the one that is open (nobody has removed it between open and flock).
+/// True when the file of this name is still the one that is open (nobody has removed it between
+/// open and flock).
 bool same_file(int fd, const std::filesystem::path& path) {
-  struct stat opened {};
-  struct stat named {};
-  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
-         opened.st_dev == named.st_dev;
+  struct stat opened{};
+  struct stat named{};
+  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
 }
 
 }  // namespace
@@ -81,12 +85,14 @@ std::optional<State> read_state(const std::string& lab) {
 NameLock::NameLock(const std::string& lab) : path_(Paths(lab).lock) {
   std::filesystem::create_directories(path_.parent_path());
   const bool locked = wait_until(std::chrono::seconds(10), [this] {
-    fd_.reset(sys::check("open " + path_.string(), ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)));
+    fd_.reset(sys::check("open " + path_.string(),
+                         ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)));
     return ::flock(fd_.get(), LOCK_EX | LOCK_NB) == 0 && same_file(fd_.get(), path_);
   });
   if (!locked) {
     fd_.reset();
-    throw std::runtime_error("another `tcpmig lab` is just making or removing the lab \"" + lab + "\": try again when it is done");
+    throw std::runtime_error("another `tcpmig lab` is just making or removing the lab \"" + lab +
+                             "\": try again when it is done");
   }
 }
 

@@ -18,12 +18,13 @@ struct RoleProcess {
   ProcessId process;
 };
 
-/// /run/tcpmig/NAME/lab.json. It is there, with all nodes in it, before the first namespace is made, and is the last thing removed:
-/// whatever a crash leaves, this file or the fabric's namespace tells that there is something.
+/// /run/tcpmig/NAME/lab.json. It is there, with all nodes in it, before the first namespace is
+/// made, and is the last thing removed: whatever a crash leaves, this file or the fabric's
+/// namespace tells that there is something.
 struct State {
   std::string name;
-  bool ready = false;     ///< up() has come to its end
-  std::string program;    ///< the tcpmig program that runs the roles
+  bool ready = false;   ///< up() has come to its end
+  std::string program;  ///< the tcpmig program that runs the roles
   std::vector<Node> nodes;
   std::vector<RoleProcess> processes;
 };
@@ -32,7 +33,8 @@ void write_state(const State& state);  ///< replaced by rename
 /// nullopt: no such file, or one that cannot be read as state.
 std::optional<State> read_state(const std::string& lab);
 
-/// flock on /run/tcpmig/NAME.lock: one up or down of a lab at a time. The file goes when the lock is given back.
+/// flock on /run/tcpmig/NAME.lock: one up or down of a lab at a time. The file goes when the lock
+/// is given back.
 class NameLock {
  public:
   /// Waits up to ten seconds for another up or down to end, then throws.

@@ -47,16 +47,19 @@ std::vector<ProcessId> processes_of(const std::string& lab) {
       if (is_alive(role.process)) result.push_back(role.process);
   for (const std::string& netns : namespaces_of(lab))
     for (const ProcessId& process : processes_in(netns))
-      if (std::find(result.begin(), result.end(), process) == result.end()) result.push_back(process);
+      if (std::find(result.begin(), result.end(), process) == result.end())
+        result.push_back(process);
   return result;
 }
 
 /// A cgroup goes when its last process has been reaped, which may take a moment.
 bool remove_cgroup(const fs::path& path) {
-  return wait_until(milliseconds(2000), [&] { return ::rmdir(path.c_str()) == 0 || errno == ENOENT; });
+  return wait_until(milliseconds(2000),
+                    [&] { return ::rmdir(path.c_str()) == 0 || errno == ENOENT; });
 }
 
-/// Evidence that a lab of this name was there. Pins and cgroups alone are none: a real cluster may have the same name.
+/// Evidence that a lab of this name was there. Pins and cgroups alone are none: a real cluster may
+/// have the same name.
 bool is_there(const std::string& lab) {
   return fs::exists(Paths(lab).state) || !namespaces_of(lab).empty();
 }

@@ -13,17 +13,20 @@ namespace {
 
 constexpr std::uint32_t kMtu = 1500;
 
-/// Below /proc/sys of this thread's network namespace. A file that this kernel does not have is none to set.
+/// Below /proc/sys of this thread's network namespace. A file that this kernel does not have is
+/// none to set.
 void write_sysctl(const std::string& path, const std::string& value) {
   const std::string file = "/proc/sys/" + path;
   if (!std::filesystem::exists(file)) return;
   std::ofstream output(file);
-  if (!(output << value << std::flush)) throw std::runtime_error("cannot set " + file + " to " + value);
+  if (!(output << value << std::flush))
+    throw std::runtime_error("cannot set " + file + " to " + value);
 }
 
 /// Before the first interface exists: new interfaces take over "default".
 void set_ipv6(const std::string& name, const std::string& value) {
-  for (const std::string scope : {"all", "default"}) write_sysctl("net/ipv6/conf/" + scope + "/" + name, value);
+  for (const std::string scope : {"all", "default"})
+    write_sysctl("net/ipv6/conf/" + scope + "/" + name, value);
 }
 
 void make_fabric(const std::string& netns) {
@@ -42,11 +45,13 @@ void make_fabric(const std::string& netns) {
 void make_node(const std::string& netns) {
   sys::create_netns(netns);
   const sys::EnterNetns inside(netns);
-  for (const std::string name : {"accept_ra", "autoconf", "accept_dad", "router_solicitations"}) set_ipv6(name, "0");
+  for (const std::string name : {"accept_ra", "autoconf", "accept_dad", "router_solicitations"})
+    set_ipv6(name, "0");
 }
 
-/// With XDP on the switch's interfaces, two things are wanted of their peers in the fabric and of nobody else (tried one by one): what they
-/// transmit must have its checksum finished, and they must take redirected frames.
+/// With XDP on the switch's interfaces, two things are wanted of their peers in the fabric and of
+/// nobody else (tried one by one): what they transmit must have its checksum finished, and they
+/// must take redirected frames.
 void prepare_for_xdp(const Port& port) {
   turn_off_tx_checksum(port.peer);
   turn_on_gro(port.peer);
