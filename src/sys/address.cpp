@@ -12,19 +12,6 @@ namespace {
 
 constexpr std::array<std::uint8_t, 12> kMapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-Address from_v4(const in_addr& v4) noexcept {
-  abi::ip_address raw{};
-  std::copy(kMapped.begin(), kMapped.end(), raw.bytes);
-  std::memcpy(raw.bytes + kMapped.size(), &v4, sizeof v4);
-  return Address(raw);
-}
-
-Address from_v6(const in6_addr& v6) noexcept {
-  abi::ip_address raw{};
-  std::memcpy(raw.bytes, &v6, sizeof v6);
-  return Address(raw);
-}
-
 /// How many bits stand before those the prefix length counts.
 int mapped_bits(const Address& address) noexcept { return address.is_ipv4() ? 96 : 0; }
 
@@ -40,6 +27,19 @@ std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"
 
 Address::Address(const abi::ip_address& raw) noexcept {
   std::copy(std::begin(raw.bytes), std::end(raw.bytes), bytes_.begin());
+}
+
+Address Address::from_v4(const in_addr& v4) noexcept {
+  abi::ip_address raw{};
+  std::copy(kMapped.begin(), kMapped.end(), raw.bytes);
+  std::memcpy(raw.bytes + kMapped.size(), &v4, sizeof v4);
+  return Address(raw);
+}
+
+Address Address::from_v6(const in6_addr& v6) noexcept {
+  abi::ip_address raw{};
+  std::memcpy(raw.bytes, &v6, sizeof v6);
+  return Address(raw);
 }
 
 Address Address::from_sockaddr(const sockaddr_storage& storage) noexcept {
@@ -126,12 +126,12 @@ Endpoint Endpoint::from_sockaddr(const sockaddr_storage& storage) noexcept {
   if (storage.ss_family == AF_INET) {
     sockaddr_in in{};
     std::memcpy(&in, &storage, sizeof in);
-    return {from_v4(in.sin_addr), ntohs(in.sin_port)};
+    return {Address::from_v4(in.sin_addr), ntohs(in.sin_port)};
   }
   if (storage.ss_family == AF_INET6) {
     sockaddr_in6 in6{};
     std::memcpy(&in6, &storage, sizeof in6);
-    return {from_v6(in6.sin6_addr), ntohs(in6.sin6_port)};
+    return {Address::from_v6(in6.sin6_addr), ntohs(in6.sin6_port)};
   }
   return {};
 }

@@ -22,6 +22,8 @@ class Address {
   explicit Address(const abi::ip_address& raw) noexcept;
   /// Takes AF_INET and AF_INET6 (a v4-mapped sockaddr_in6 becomes an IPv4 address). Anything else: unset.
   static Address from_sockaddr(const sockaddr_storage& storage) noexcept;
+  static Address from_v4(const in_addr& v4) noexcept;
+  static Address from_v6(const in6_addr& v6) noexcept;
   /// "192.0.2.1", "2001:db8::1". Error: a sentence that says what is wrong.
   static std::expected<Address, std::string> parse(std::string_view text);
 
