@@ -70,4 +70,20 @@ struct tcp_sock {
 
 #pragma clang attribute pop
 
+/* The argument of the kfunc bpf_sk_assign_tcp_reqsk (Linux 6.9): passed by address and size, so its layout is the kernel's, byte by byte. */
+struct bpf_tcp_req_attrs {
+	__u32 rcv_tsval; /* ts_recent of the child */
+	__u32 rcv_tsecr; /* the TSval that the child sends now */
+	__u16 mss;
+	__u8 rcv_wscale;
+	__u8 snd_wscale;
+	__u8 ecn_ok;
+	__u8 wscale_ok;
+	__u8 sack_ok;
+	__u8 tstamp_ok;
+	__u8 usec_ts_ok;
+	__u8 reserved[3];
+};
+_Static_assert(sizeof(struct bpf_tcp_req_attrs) == 20, "struct bpf_tcp_req_attrs");
+
 #endif

@@ -38,14 +38,18 @@ enum tombstone_state {
 	TOMB_REFUSED = 4,   /* tried and failed; the reason is in `reason` */
 };
 
-/* map `tombstones`: hash flow_key -> the highest generation that was ever seen here */
+/* map `tombstones`: hash flow_key -> the highest generation that was ever seen here. generation, state, reason and detail are one
+ * word of 8 bytes, changed in place by compare-and-swap only, and only by BPF programs (lib/tombstone.h): an update by a system call
+ * would replace the element under the hands of a program that is just claiming it. */
 struct tombstone {
 	__u64 updated_ns; /* CLOCK_MONOTONIC */
 	__u32 generation;
-	__u32 detail;     /* errno of a refusal */
-	__u8 state;       /* enum tombstone_state */
+	__u8 state;       /* enum tombstone_state; 0 = being swept */
 	__u8 reason;      /* enum wire_reason */
-	__u8 pad[6];
+	__u16 detail;     /* errno of a refusal */
+	__u32 snd_nxt;     /* of the COMMIT: the child's first sequence number */
+	__u16 target_port; /* host order: with the key, the child's four-tuple */
+	__u16 pad;
 };
 TCPMIG_ASSERT_SIZE(struct tombstone, 24);
 
@@ -144,6 +148,7 @@ enum dump_refusal {
 	DUMP_ULP = 4,          /* kTLS and friends */
 	DUMP_MPTCP = 8,
 	DUMP_MD5_AO = 16,
+	DUMP_ACCECN = 32, /* accurate ECN (Linux 6.18): its counters are not in a snapshot */
 };
 
 TCPMIG_ABI_END
