@@ -30,10 +30,11 @@ Response parse_head(const std::string& head) {
   std::istringstream lines(head);
   std::string line;
   std::getline(lines, line);
-  if (line.size() > 12 && line.starts_with("HTTP/1.")) response.status = std::stoi(line.substr(9, 3));
+  if (line.size() > 12 && line.starts_with("HTTP/1."))
+    response.status = std::stoi(line.substr(9, 3));
   while (std::getline(lines, line) && line != "\r") {
     const auto colon = line.find(':');
-    if (colon == std::string::npos) continue;
+    if (colon == std::string::npos || colon + 2 >= line.size()) continue;
     const auto value = line.find_first_not_of(' ', colon + 1);
     response.headers[lower(line.substr(0, colon))] = line.substr(value, line.size() - value - 1);
   }
@@ -114,8 +115,8 @@ bool HttpClient::closed_within(milliseconds limit) {
   const auto deadline = std::chrono::steady_clock::now() + limit;
   try {
     for (;;) {
-      const auto left = std::chrono::duration_cast<milliseconds>(
-          deadline - std::chrono::steady_clock::now());
+      const auto left =
+          std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
       if (!fill(std::max(left, milliseconds(0)))) return true;
     }
   } catch (const std::system_error&) {

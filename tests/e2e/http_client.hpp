@@ -11,7 +11,7 @@
 namespace tcpmig::e2e {
 
 struct Response {
-  int status = 0;  ///< 0: the connection ended before a whole response
+  int status = 0;                              ///< 0: the connection ended before a whole response
   std::map<std::string, std::string> headers;  ///< names in lower case
   std::string body;
   bool complete = false;

@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <iostream>
 #include <stdexcept>
 
 #include "agent/agent.hpp"
@@ -153,7 +154,7 @@ Output run_in(const lab::Lab& lab, const std::string& node, const std::vector<st
       limit);
 }
 
-Output tcpmig(std::vector<std::string> arguments, std::chrono::seconds limit) {
+Output cli(std::vector<std::string> arguments, std::chrono::seconds limit) {
   arguments.insert(arguments.begin(), program().string());
   return run(arguments, limit);
 }
@@ -194,13 +195,16 @@ void write_file(const fs::path& path, const std::string& text) {
   if (!(file << text << std::flush)) throw std::runtime_error("cannot write " + path.string());
 }
 
-std::string no_kernel_resume(const lab::Lab& lab) {
-  const config::Node* server = lab.config().find_node("server1");
+bool skipped(const TestLab& lab) {
+  const config::Node* server = lab->config().find_node("server1");
   if (server == nullptr) throw std::runtime_error("the lab has no server1");
-  const sys::EnterNetns inside(lab.node("server1").netns);
-  for (const agent::Finding& finding : agent::check(lab.config(), *server))
-    if (finding.name == "kfunc" && !finding.ok) return finding.detail;
-  return {};
+  const sys::EnterNetns inside(lab.netns("server1"));
+  for (const agent::Finding& finding : agent::check(lab->config(), *server)) {
+    if (finding.name != "kfunc" || finding.ok) continue;
+    std::cout << "SKIPPED: " << finding.detail << '\n';
+    return true;
+  }
+  return false;
 }
 
 }  // namespace tcpmig::e2e

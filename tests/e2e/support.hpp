@@ -70,7 +70,7 @@ Output run(const std::vector<std::string>& command, std::chrono::seconds limit =
 Output run_in(const lab::Lab& lab, const std::string& node, const std::vector<std::string>& command,
               std::chrono::seconds limit = 60s);
 /// `tcpmig ARGUMENTS`.
-Output tcpmig(std::vector<std::string> arguments, std::chrono::seconds limit = 60s);
+Output cli(std::vector<std::string> arguments, std::chrono::seconds limit = 60s);
 
 /// "http://203.0.113.10/path" or "http://[2001:db8:113::10]/path"
 std::string url(const std::string& path, bool ipv6);
@@ -83,7 +83,8 @@ std::string pool_per_server(unsigned servers, const std::string& extra = {});
 std::string read_file(const std::filesystem::path& path);
 void write_file(const std::filesystem::path& path, const std::string& text);
 
-/// Reason why this machine cannot do the kernel resume; empty: it can (found by probing).
-std::string no_kernel_resume(const lab::Lab& lab);
+/// Prints the line that CTest takes for a skipped test when this machine cannot do the kernel
+/// resume (found by probing).
+bool skipped(const TestLab& lab);
 
 }  // namespace tcpmig::e2e

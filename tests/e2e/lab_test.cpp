@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+// The lab itself: what is up, what is left, what happens when its maker is killed.
+#include <signal.h>
+
+#include <fstream>
+
+#include "catch.hpp"
+#include "e2e/support.hpp"
+#include "lab/state.hpp"
+#include "lab/teardown.hpp"
+
+using namespace tcpmig;
+using namespace tcpmig::e2e;
+using nlohmann::json;
+
+namespace {
+
+std::string text_of(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += line + "\n";
+  return text;
+}
+
+/// Removes a lab at the end of a test, however it ends.
+struct Removed {
+  std::string name;
+  ~Removed() {
+    try {
+      lab::Lab::down(name);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("lab up, status, exec and down by the command line") {
+  const Removed lab{fresh_name()};
+  const Output up = cli(
+      {"lab", "up", "--name", lab.name, "--servers", "3", "--dispatchers", "2", "--clients", "2"});
+  INFO(up.out << up.error);
+  REQUIRE(up.code == 0);
+
+  const Output output = cli({"lab", "status", "--json", "--name", lab.name});
+  REQUIRE(output.code == 0);
+  const json status = json::parse(output.out);
+  CHECK(status.at("name") == lab.name);
+  CHECK(status.at("vips") == json({"203.0.113.10", "2001:db8:113::10"}));
+  CHECK(status.at("nodes").size() == 8);
+  for (const json& node : status.at("nodes")) {
+    INFO(node.dump());
+    CHECK(std::filesystem::exists("/run/netns/" + node.at("netns").get<std::string>()));
+    CHECK(node.at("pids").size() == (node.at("role") == "client" ? 0 : 1));
+    if (node.at("name") == "server3")
+      CHECK(node.at("addresses") == json({"10.0.3.4", "fd00:3::4"}));
+  }
+
+  CHECK(cli({"lab", "exec", "--name", lab.name, "client2", "--", "sh", "-c", "exit 7"}).code == 7);
+  CHECK(cli({"lab", "exec", "--name", lab.name, "client2", "--", "/no/such/program"}).code == 127);
+  const Output env = cli({"lab", "exec", "--name", lab.name, "server2", "--", "sh", "-c",
+                          "echo $TCPMIG_NODE $TCPMIG_CONFIG"});
+  CHECK(env.out == "server2 /run/tcpmig/" + lab.name + "/tcpmig.toml\n");
+  CHECK(cli({"lab", "exec", "--name", lab.name, "server9", "--", "true"}).code != 0);
+
+  CHECK(cli({"lab", "up", "--name", lab.name}).code != 0);  // it is up
+  REQUIRE(cli({"lab", "down", "--name", lab.name}).code == 0);
+  CHECK(text_of(lab::leftovers(lab.name)).empty());
+  CHECK(cli({"lab", "status", "--name", lab.name}).code != 0);
+}
+
+TEST_CASE("clients reach servers' own addresses: plain routing") {
+  TestLab lab;
+  lab.add_file("1k", 1024);
+  lab.start_server(lab::ServerKind::kMiniHttpd, "server2");
+  CHECK(run_in(*lab, "client1", {"curl", "-sS", "-m", "5", "-o", "/dev/null", "http://10.0.3.3/1k"})
+            .code == 0);
+  CHECK(run_in(*lab, "client1",
+               {"curl", "-sS", "-m", "5", "-o", "/dev/null", "http://[fd00:3::3]/1k"})
+            .code == 0);
+}
+
+TEST_CASE("two labs live side by side, and what one leaves is not the other's") {
+  TestLab first;
+  const lab::Payload file = first.add_file("1k", 1024);
+  first.start_server(lab::ServerKind::kNginx, "server1");
+  first.start_server(lab::ServerKind::kNginx, "server2");
+  {
+    TestLab second({.datapath = config::Datapath::kXdp});
+    second.add_file("1k", 1024);
+    second.start_server(lab::ServerKind::kNginx, "server1");
+    second.start_server(lab::ServerKind::kNginx, "server2");
+    CHECK(run_in(*second, "client1",
+                 {"curl", "-sS", "-f", "-m", "5", "-o", "/dev/null", url("/1k", false)})
+              .code == 0);
+    CHECK(run_in(*first, "client1",
+                 {"curl", "-sS", "-f", "-m", "5", "-o", "/dev/null", url("/1k", false)})
+              .code == 0);
+  }
+  CHECK(run_in(*first, "client1",
+               {"curl", "-sS", "-f", "-m", "5", "-o", "/dev/null", url("/1k", true)})
+            .code == 0);
+}
+
+TEST_CASE("down leaves nothing, also with servers and clients running in the lab") {
+  std::string name;
+  {
+    TestLab lab;
+    name = lab->name();
+    lab.add_file("1k", 1024);
+    lab->spawn("server1", {"sleep", "1000"});
+    lab.start_server(lab::ServerKind::kMiniHttpd, "server1");
+    CHECK(run_in(*lab, "client1", {"curl", "-sS", "-m", "5", "-o", "/dev/null", url("/1k", false)})
+              .code == 0);
+    REQUIRE_FALSE(lab::leftovers(name).empty());
+  }
+  CHECK(text_of(lab::leftovers(name)).empty());
+}
+
+TEST_CASE("kill -9 of `lab up` at any point: down cleans, and so does the next up") {
+  const Removed lab{fresh_name()};
+  // how far it has come when it is killed: by what is there to be seen
+  const std::vector<std::function<bool()>> points = {
+      [&] { return lab::read_state(lab.name).has_value(); },
+      [&] { return std::filesystem::exists("/run/netns/tcpmig-" + lab.name + "-fabric"); },
+      [&] { return std::filesystem::exists("/run/netns/tcpmig-" + lab.name + "-server2"); },
+      [&] {
+        const auto state = lab::read_state(lab.name);
+        return state && !state->processes.empty();
+      },
+      [&] { return std::filesystem::exists("/sys/fs/bpf/tcpmig/" + lab.name); },
+  };
+  for (const bool by_down : {true, false})
+    for (const auto& reached : points) {
+      const pid_t up = lab::start(
+          {.argv = {program().string(), "lab", "up", "--name", lab.name}, .own_session = true});
+      CHECK(lab::wait_until(20s, reached, 1ms));
+      ::kill(up, SIGKILL);
+      lab::wait_for(up);
+      if (!by_down) {
+        const Output again = cli({"lab", "up", "--name", lab.name});
+        INFO(again.error);
+        CHECK(again.code == 0);
+      }
+      CHECK(cli({"lab", "down", "--name", lab.name}).code == 0);
+      INFO(text_of(lab::leftovers(lab.name)));
+      CHECK(lab::leftovers(lab.name).empty());
+    }
+}
+
+TEST_CASE("a lab that cannot come up says why and leaves nothing") {
+  const Removed lab{fresh_name()};
+  const lab::TemporaryDirectory directory;
+  const auto file = directory.path() / "bad.toml";
+  write_file(file,
+             "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"203.0.113.10\"\nport = "
+             "80\n\n[[service.route]]\npool = \"none\"\n");
+  const Output output = cli({"lab", "up", "--name", lab.name, "--config", file.string()});
+  CHECK(output.code == 2);
+  INFO(output.error);
+  CHECK(output.error.find("bad.toml:8:") != std::string::npos);
+  CHECK(text_of(lab::leftovers(lab.name)).empty());
+  CHECK(cli({"lab", "up", "--name", "No Good"}).code == 2);
+  CHECK(cli({"lab", "up", "--name", lab.name, "--servers", "0"}).code == 2);
+}
