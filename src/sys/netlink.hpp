@@ -8,17 +8,20 @@
 #include "sys/address.hpp"
 #include "sys/unique_fd.hpp"
 
-struct mnl_socket;
-
 namespace tcpmig::sys {
+
+/// Routes and rules that tcpmig makes carry this protocol number (`ip route show proto 116`), and
+/// only such are removed.
+inline constexpr std::uint8_t kRouteProtocol = 116;
 
 /// A route as far as tcpmig sets or asks for one.
 struct Route {
   Prefix destination;
   std::optional<Address> gateway;
-  int oif = 0;                 ///< interface index; 0 = let the kernel find it by the gateway
-  std::uint32_t table = 254;   ///< RT_TABLE_MAIN
-  bool local = false;          ///< type local (a whole block taken in, dev lo)
+  int oif = 0;  ///< interface index; 0 = let the kernel find it by the gateway
+  std::uint32_t table =
+      254;  ///< RT_TABLE_MAIN; a local route that says so goes to table local, as with iproute2
+  bool local = false;  ///< type local (a whole block taken in, dev lo)
   bool operator==(const Route&) const = default;
 };
 
@@ -43,18 +46,25 @@ struct LinkAddress {
   Prefix prefix;
 };
 
-/// rtnetlink over libmnl, in the network namespace the socket was made in. Every call throws std::system_error that names what
-/// was attempted. `add_*` returns false when exactly that exists already (EEXIST), `remove_*` false when it did not exist.
+/// As iproute2 would write them.
+std::string to_string(const Route& route);
+std::string to_string(const Rule& rule);
+
+/// rtnetlink over libmnl, in the network namespace the socket was made in. Every call throws
+/// std::system_error that names what was attempted. `add_*` returns false when exactly that exists
+/// already, `remove_*` false when it did not exist. Something else in its place (another route to
+/// the same destination) is an error, EEXIST.
 class Netlink {
  public:
   Netlink();
   Netlink(const Netlink&) = delete;
   Netlink& operator=(const Netlink&) = delete;
-  ~Netlink();
+  ~Netlink() = default;
 
   // links
   std::optional<Link> find_link(const std::string& name);
   std::vector<Link> links();
+  /// peer_netns_fd -1: the same namespace
   void create_veth(const std::string& name, const std::string& peer, int peer_netns_fd);
   void create_bridge(const std::string& name);
   bool remove_link(const std::string& name);
@@ -73,11 +83,12 @@ class Netlink {
   bool remove_route(const Route& route);
   bool add_rule(const Rule& rule);
   bool remove_rule(const Rule& rule);
-  /// What the kernel would use now to reach `destination` (RTM_GETROUTE): gateway (if any), oif. nullopt: unreachable.
+  /// What the kernel would use now to reach `destination` (RTM_GETROUTE): gateway (if any), oif.
+  /// nullopt: unreachable.
   std::optional<Route> route_to(const Address& destination);
 
  private:
-  mnl_socket* socket_ = nullptr;
+  UniqueFd fd_;
   std::uint32_t sequence_ = 0;
 };
 

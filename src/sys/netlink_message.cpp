@@ -4,9 +4,10 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include <algorithm>
 #include <cstring>
+#include <stdexcept>
 #include <system_error>
-#include <vector>
 
 #include "sys/check.hpp"
 
@@ -161,13 +162,16 @@ std::uint32_t attribute_u32(const nlattr& attribute) {
   return value;
 }
 
-void prepare_netlink_socket(int fd) {
+UniqueFd open_netlink(int protocol) {
+  UniqueFd fd(
+      check("open a netlink socket", ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)));
   const int on = 1;
-  for (const int option : {NETLINK_EXT_ACK, NETLINK_CAP_ACK})
-    check("setsockopt SOL_NETLINK", ::setsockopt(fd, SOL_NETLINK, option, &on, sizeof on));
+  for (const int option : {NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK})
+    check("setsockopt SOL_NETLINK", ::setsockopt(fd.get(), SOL_NETLINK, option, &on, sizeof on));
   const timeval deadline{.tv_sec = kReplyDeadlineSeconds, .tv_usec = 0};
   check("setsockopt SO_RCVTIMEO",
-        ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof deadline));
+        ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof deadline));
+  return fd;
 }
 
 NetlinkOutcome exchange(int fd, NetlinkRequest& request, std::uint32_t sequence,
@@ -185,7 +189,10 @@ NetlinkOutcome exchange(int fd, NetlinkRequest& request, std::uint32_t sequence,
   return conversation.outcome();
 }
 
-void throw_outcome(const std::string& what, const NetlinkOutcome& outcome) {
+bool succeeded(const std::string& what, const NetlinkOutcome& outcome,
+               std::initializer_list<int> tolerated) {
+  if (outcome.error == 0) return true;
+  if (std::ranges::find(tolerated, outcome.error) != tolerated.end()) return false;
   const std::string why = outcome.explanation.empty() ? "" : " (" + outcome.explanation + ")";
   throw std::system_error(outcome.error, std::generic_category(), what + why);
 }

@@ -4,14 +4,19 @@
 #include <linux/netlink.h>
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
+#include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "sys/address.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace tcpmig::sys {
 
@@ -52,21 +57,44 @@ void for_each_attribute(const nlmsghdr& message, std::size_t offset, const Attri
 Address attribute_address(const nlattr& attribute);
 std::uint32_t attribute_u32(const nlattr& attribute);  ///< 0 when it is not four bytes long
 
-/// Asks for the kernel's own words in error replies, and bounds the wait for a reply.
-void prepare_netlink_socket(int fd);
+/// A netlink socket of this protocol that asks for the kernel's own words in errors and for strict
+/// checking of dump requests (so that the kernel filters), and whose waits have a deadline.
+UniqueFd open_netlink(int protocol);
 
-/// Sends the request with this sequence number, takes in every reply, and returns 0 or the kernel's
-/// errno. `visit` sees every message with data. `explanation` receives the kernel's extended
-/// acknowledgement. A dump that the kernel calls inconsistent returns EINTR. Throws only when the
-/// socket itself fails.
 struct NetlinkOutcome {
-  int error = 0;
+  int error = 0;  ///< errno
   std::string explanation;
 };
+
+/// Sends the request with this sequence number, takes in every reply, and returns what the kernel
+/// said; `visit` sees every message with data. A dump that the kernel calls inconsistent is EINTR.
+/// Throws only when the socket itself fails.
 NetlinkOutcome exchange(int fd, NetlinkRequest& request, std::uint32_t sequence,
                         const std::function<void(const nlmsghdr&)>& visit = {});
 
-/// Throws std::system_error: "what (explanation): errno text".
-[[noreturn]] void throw_outcome(const std::string& what, const NetlinkOutcome& outcome);
+/// False if the outcome is one of `tolerated`; any other error is thrown: "what (explanation):
+/// errno text".
+bool succeeded(const std::string& what, const NetlinkOutcome& outcome,
+               std::initializer_list<int> tolerated = {});
+
+/// Every message of a dump as `parse` understands it (nullopt: not one of ours), asked again while
+/// the kernel says that it changed underway.
+template <typename Item>
+std::vector<Item> dump(int fd, const std::string& what, NetlinkRequest& request,
+                       std::uint32_t& sequence,
+                       const std::function<std::optional<Item>(const nlmsghdr&)>& parse,
+                       std::initializer_list<int> tolerated = {}) {
+  constexpr int kAttempts = 16;
+  std::vector<Item> items;
+  NetlinkOutcome outcome{.error = EINTR, .explanation = {}};
+  for (int i = 0; i < kAttempts && outcome.error == EINTR; ++i) {
+    items.clear();
+    outcome = exchange(fd, request, ++sequence, [&](const nlmsghdr& message) {
+      if (auto item = parse(message)) items.push_back(std::move(*item));
+    });
+  }
+  succeeded(what, outcome, tolerated);
+  return items;
+}
 
 }  // namespace tcpmig::sys
