@@ -34,11 +34,12 @@ class SockDiag {
   /// Ends the socket without a packet being promised (SOCK_DESTROY; also removes TIME_WAIT). False: none there.
   /// ENOTSUP/EOPNOTSUPP (no CONFIG_INET_DIAG_DESTROY) throws.
   bool destroy(const Endpoint& local, const Endpoint& peer);
-  /// Every TCP socket of both families in one of `states` (bit mask 1 << TCP_x).
+  /// Every TCP socket of both families in one of `states` (bit mask 1 << TCP_x). `visit` may call find() and destroy().
   void for_each(std::uint32_t states, const std::function<void(const SocketInfo&)>& visit);
 
  private:
   UniqueFd fd_;
+  UniqueFd dump_fd_;
   std::uint32_t sequence_ = 0;
 };
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include "sys/tun.hpp"
+
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+
+#include "sys/check.hpp"
+
+namespace tcpmig::sys {
+namespace {
+
+constexpr int kMtu = 65535;  // the largest packet that IP knows
+constexpr int kQueueLength = 10000;
+
+ifreq request_for(const std::string& name) {
+  if (name.empty() || name.size() >= IFNAMSIZ)
+    throw std::system_error(EINVAL, std::generic_category(), "TUN name '" + name + "'");
+  ifreq request{};
+  name.copy(request.ifr_name, name.size());
+  return request;
+}
+
+UniqueFd open_device(const std::string& name) {
+  UniqueFd fd(check("open /dev/net/tun", ::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC)));
+  ifreq request = request_for(name);
+  request.ifr_flags = static_cast<short>(IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL);
+  check("create TUN " + name, ::ioctl(fd.get(), TUNSETIFF, &request));
+  return fd;
+}
+
+/// One setting of the device itself below /proc/sys/net; absent where the kernel lacks the
+/// protocol.
+void set(const std::string& name, const std::string& family, const std::string& setting,
+         const std::string& value) {
+  const std::filesystem::path file = "/proc/sys/net/" + family + "/conf/" + name + "/" + setting;
+  if (!std::filesystem::exists(file)) return;
+  std::ofstream output(file);
+  if (!(output << value << std::flush))
+    throw std::system_error(errno, std::generic_category(), "set " + file.string());
+}
+
+/// Before the device is up: it gets no link-local address and asks for no router, but takes in IPv6
+/// whatever the default says.
+void configure_protocols(const std::string& name) {
+  set(name, "ipv4", "rp_filter", "2");
+  set(name, "ipv6", "addr_gen_mode", "1");  // IN6_ADDR_GEN_MODE_NONE
+  set(name, "ipv6", "accept_ra", "0");
+  set(name, "ipv6", "router_solicitations", "0");
+  set(name, "ipv6", "disable_ipv6", "0");
+}
+
+void bring_up(const std::string& name) {
+  const UniqueFd socket(check("socket", ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+  ifreq request = request_for(name);
+  request.ifr_mtu = kMtu;
+  check("set MTU of " + name, ::ioctl(socket.get(), SIOCSIFMTU, &request));
+  request.ifr_qlen = kQueueLength;
+  check("set queue length of " + name, ::ioctl(socket.get(), SIOCSIFTXQLEN, &request));
+  request.ifr_flags = IFF_UP;
+  check("set " + name + " up", ::ioctl(socket.get(), SIOCSIFFLAGS, &request));
+}
+
+int index_of(const std::string& name) {
+  const unsigned index = ::if_nametoindex(name.c_str());
+  if (index == 0) check("find " + name, -1);
+  return static_cast<int>(index);
+}
+
+}  // namespace
+
+Tun::Tun(const std::string& name) : fd_(open_device(name)), ifindex_(index_of(name)), name_(name) {
+  configure_protocols(name);
+  bring_up(name);
+}
+
+bool Tun::inject(std::span<const std::byte> packet) {
+  const auto written = ::write(fd_.get(), packet.data(), packet.size());
+  if (written < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM)) return false;
+  check("write a packet to " + name_, written);
+  return true;  // a packet is taken whole or not at all
+}
+
+}  // namespace tcpmig::sys
