@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What takes more than one key to see: clashes, names that lead nowhere, routes that nothing reaches.
+// What takes more than one key to see: clashes, names that lead nowhere, routes that nothing
+// reaches.
 #include <algorithm>
 #include <set>
 
@@ -19,7 +20,8 @@ class Unique {
   void add(const std::string& value, Where where) {
     const auto [first, is_new] = seen_.try_emplace(value, where);
     if (!is_new)
-      problems_.add(where, what_ + " " + value + " is used twice, first in " + line_of(first->second), fix_);
+      problems_.add(
+          where, what_ + " " + value + " is used twice, first in " + line_of(first->second), fix_);
   }
 
  private:
@@ -37,12 +39,15 @@ void check_vpa(const Draft& draft, Problems& problems) {
     return false;
   };
   const sys::Prefix& v4 = draft.config.vpa4;
-  if (!v4.address.is_ipv4() || v4.length < 8 || v4.length > abi::VPA4_BLOCK_LENGTH - 1 || low_bits(v4))
-    problems.add(draft.cluster.of("vpa4"), v4.str() + " cannot hold the virtual private IPv4 addresses",
+  if (!v4.address.is_ipv4() || v4.length < 8 || v4.length > abi::VPA4_BLOCK_LENGTH - 1 ||
+      low_bits(v4))
+    problems.add(draft.cluster.of("vpa4"),
+                 v4.str() + " cannot hold the virtual private IPv4 addresses",
                  "write an IPv4 prefix of length 8 to 17 without host bits, as \"100.64.0.0/10\"");
   const sys::Prefix& v6 = draft.config.vpa6;
   if (!v6.address.is_ipv6() || v6.length != 64 || low_bits(v6))
-    problems.add(draft.cluster.of("vpa6"), v6.str() + " cannot hold the virtual private IPv6 addresses",
+    problems.add(draft.cluster.of("vpa6"),
+                 v6.str() + " cannot hold the virtual private IPv6 addresses",
                  "write an IPv6 prefix of length 64 without host bits, as \"fd7c::/64\"");
 }
 
@@ -50,13 +55,16 @@ void check_interfaces(const Switch& item, const Places& places, Problems& proble
   std::set<std::string> seen;
   for (const std::string& name : item.clients)
     if (!seen.insert(name).second)
-      problems.add(places.of("clients"), "interface " + quote(name) + " is named twice", "name it once");
+      problems.add(places.of("clients"), "interface " + quote(name) + " is named twice",
+                   "name it once");
   for (const std::string& name : item.nodes) {
     if (std::find(item.clients.begin(), item.clients.end(), name) != item.clients.end())
-      problems.add(places.of("nodes"), "interface " + quote(name) + " is in both \"clients\" and \"nodes\"",
+      problems.add(places.of("nodes"),
+                   "interface " + quote(name) + " is in both \"clients\" and \"nodes\"",
                    "an interface leads to clients or to nodes: take it out of one list");
     else if (!seen.insert(name).second)
-      problems.add(places.of("nodes"), "interface " + quote(name) + " is named twice", "name it once");
+      problems.add(places.of("nodes"), "interface " + quote(name) + " is named twice",
+                   "name it once");
   }
 }
 
@@ -75,7 +83,8 @@ void check_names(const Draft& draft, Problems& problems) {
     if (node.id != 0) ids.add(std::to_string(node.id), draft.nodes[i].of("id"));
   }
   Unique service_names(problems, "service name", "give every service its own name");
-  Unique service_ids(problems, "service id", "give every service its own id, never one that another had");
+  Unique service_ids(problems, "service id",
+                     "give every service its own id, never one that another had");
   for (std::size_t i = 0; i < config.services.size(); ++i) {
     const Service& service = config.services[i];
     if (!service.name.empty()) service_names.add(quote(service.name), draft.services[i].of("name"));
@@ -83,12 +92,15 @@ void check_names(const Draft& draft, Problems& problems) {
   }
   Unique pools(problems, "pool name", "give every pool its own name");
   for (std::size_t i = 0; i < config.pools.size(); ++i)
-    if (!config.pools[i].name.empty()) pools.add(quote(config.pools[i].name), draft.pools[i].of("name"));
+    if (!config.pools[i].name.empty())
+      pools.add(quote(config.pools[i].name), draft.pools[i].of("name"));
 }
 
 /// Why a host or a service cannot have this address; empty when it can.
 std::string unusable(const sys::Address& address) {
-  const auto in = [&](const char* prefix) { return sys::Prefix::parse(prefix).value().contains(address); };
+  const auto in = [&](const char* prefix) {
+    return sys::Prefix::parse(prefix).value().contains(address);
+  };
   if (address.is_ipv4()) {
     if (in("127.0.0.0/8")) return "a loopback address";
     if (in("0.0.0.0/8")) return "no host's address";
@@ -110,7 +122,8 @@ class AddressBook {
   bool usable(const sys::Address& address, Where where) {
     const std::string why = unusable(address);
     if (!why.empty())
-      problems_.add(where, address.str() + " is " + why, "write an address that packets can be routed to");
+      problems_.add(where, address.str() + " is " + why,
+                    "write an address that packets can be routed to");
     const sys::Prefix& block = address.is_ipv4() ? config_.vpa4 : config_.vpa6;
     const bool inside = block.contains(address);
     if (inside)
@@ -124,8 +137,9 @@ class AddressBook {
     if (!address.is_set() || !usable(address, where)) return;
     const auto [entry, is_new] = owners_.try_emplace(address, owner, where);
     if (is_new || entry->second.first == owner) return;
-    problems_.add(where, address.str() + " is also the address of " + entry->second.first + " (" +
-                             line_of(entry->second.second) + ")",
+    problems_.add(where,
+                  address.str() + " is also the address of " + entry->second.first + " (" +
+                      line_of(entry->second.second) + ")",
                   "give each its own address");
   }
 
@@ -174,9 +188,11 @@ void check_routes(const Draft& draft, std::size_t index, Problems& problems) {
                                 : "did you mean " + quote(near) + "?");
     }
     for (std::size_t earlier = 0; earlier < i; ++earlier) {
-      if (!places[earlier].sound || !places[i].sound || !covers(routes[earlier], routes[i])) continue;
-      problems.add(places[i].table, "this route is never reached: the one in " +
-                                        line_of(places[earlier].table) + " matches first",
+      if (!places[earlier].sound || !places[i].sound || !covers(routes[earlier], routes[i]))
+        continue;
+      problems.add(places[i].table,
+                   "this route is never reached: the one in " + line_of(places[earlier].table) +
+                       " matches first",
                    "move it above that one, or take it away");
       break;
     }
@@ -208,8 +224,8 @@ void check_pool(Draft& draft, std::size_t index, Problems& problems) {
   }
 }
 
-/// A flow's control datagrams travel over its own family: every node that may get a flow of a service needs an
-/// address of each family that the service has.
+/// A flow's control datagrams travel over its own family: every node that may get a flow of a
+/// service needs an address of each family that the service has.
 void check_families(const Draft& draft, Problems& problems) {
   const Config& config = draft.config;
   std::set<std::pair<std::string, bool>> reported;
@@ -218,18 +234,21 @@ void check_families(const Draft& draft, Problems& problems) {
                                    [&](const Node& other) { return other.name == name; });
     if (node == config.nodes.end()) return;
     const Places& places = draft.nodes[static_cast<std::size_t>(node - config.nodes.begin())];
-    if (!places.keys.contains("address4") && !places.keys.contains("address6")) return;  // said already
+    if (!places.keys.contains("address4") && !places.keys.contains("address6"))
+      return;  // said already
     for (const bool ipv4 : {true, false}) {
       const std::string key = ipv4 ? "address4" : "address6";
       if (!(ipv4 ? service.vip4 : service.vip6).is_set() || places.keys.contains(key)) continue;
       if (!reported.insert({name, ipv4}).second) continue;
-      problems.add(places.table, "node " + quote(name) + " has no " + key + ", which service " +
-                                     quote(service.name) + " needs for its " + (ipv4 ? "vip4" : "vip6"),
+      problems.add(places.table,
+                   "node " + quote(name) + " has no " + key + ", which service " +
+                       quote(service.name) + " needs for its " + (ipv4 ? "vip4" : "vip6"),
                    "add " + key + " (control datagrams travel over the flow's own family)");
     }
   };
   for (const Service& service : config.services) {
-    for (const Node* dispatcher : config.with_role(Role::kDispatcher)) need(service, dispatcher->name);
+    for (const Node* dispatcher : config.with_role(Role::kDispatcher))
+      need(service, dispatcher->name);
     for (const Route& route : service.routes)
       if (const Pool* pool = config.find_pool(route.pool))
         for (const PoolServer& server : pool->servers) need(service, server.node);
@@ -245,9 +264,11 @@ void check_node_ids(const Draft& draft, Problems& problems) {
   if (highest == 0) return;  // said by check_vpa()
   for (std::size_t i = 0; ipv4 && i < config.nodes.size(); ++i)
     if (config.nodes[i].id > highest && config.nodes[i].address4.is_set())
-      problems.add(draft.nodes[i].of("id"), "node id " + std::to_string(config.nodes[i].id) +
-                                                " has no room in the IPv4 prefix " + config.vpa4.str(),
-                   "use an id from 1 to " + std::to_string(highest) + ", or a shorter [cluster] vpa4");
+      problems.add(
+          draft.nodes[i].of("id"),
+          "node id " + std::to_string(config.nodes[i].id) + " has no room in the IPv4 prefix " +
+              config.vpa4.str(),
+          "use an id from 1 to " + std::to_string(highest) + ", or a shorter [cluster] vpa4");
 }
 
 void check_present(const Draft& draft, Problems& problems) {
@@ -262,7 +283,8 @@ void check_present(const Draft& draft, Problems& problems) {
 
 void check_timeouts(const Draft& draft, Problems& problems) {
   const Timeouts& t = draft.config.timeouts;
-  const auto compare = [&](bool good, const char* key, const std::string& what, const std::string& fix) {
+  const auto compare = [&](bool good, const char* key, const std::string& what,
+                           const std::string& fix) {
     if (good) return;
     Where where = draft.timeouts.of(key);
     if (!draft.timeouts.keys.contains(key)) where = draft.timeouts.table;
@@ -317,8 +339,8 @@ unsigned highest_node(const sys::Prefix& vpa4) {
 }
 
 bool covers(const Route& earlier, const Route& later) {
-  return covers_host(earlier, later) && covers_path(earlier, later) && covers_header(earlier, later) &&
-         (!earlier.method || earlier.method == later.method);
+  return covers_host(earlier, later) && covers_path(earlier, later) &&
+         covers_header(earlier, later) && (!earlier.method || earlier.method == later.method);
 }
 
 void check(Draft& draft, Problems& problems) {

@@ -37,19 +37,23 @@ struct Node {
   sys::Address address4;  ///< own address; unset = none
   sys::Address address6;
   std::string interface;  ///< where packets of the switch come in
-  sys::Address gateway4;  ///< the switch as the node sees it; unset = the gateway of the kernel's route to a VIP
+  sys::Address gateway4;  ///< the switch as the node sees it; unset = the gateway of the kernel's
+                          ///< route to a VIP
   sys::Address gateway6;
-  unsigned workers = 0;   ///< dispatcher: event loops; 0 = one per core
-  bool tune_receive_sysctls = false;  ///< dispatcher: also set tcp_rmem[1], tcp_moderate_rcvbuf for its network namespace
+  unsigned workers = 0;  ///< dispatcher: event loops; 0 = one per core
+  bool tune_receive_sysctls =
+      false;  ///< dispatcher: also set tcp_rmem[1], tcp_moderate_rcvbuf for its network namespace
 };
 
 /// [[service.route]]: every condition given must hold; the first route that matches wins.
 struct Route {
-  std::optional<std::string> host;    ///< exact, case-insensitive, port ignored; "*.example.org" matches any one or more labels before
+  std::optional<std::string> host;    ///< exact, case-insensitive, port ignored; "*.example.org"
+                                      ///< matches any one or more labels before
   std::optional<std::string> path;    ///< exact path (query ignored)
   std::optional<std::string> prefix;  ///< path prefix, at a segment boundary
   std::optional<std::string> method;
-  std::optional<std::pair<std::string, std::string>> header;  ///< name (case-insensitive) and exact value; "*" = present
+  std::optional<std::pair<std::string, std::string>>
+      header;  ///< name (case-insensitive) and exact value; "*" = present
   std::string pool;
 };
 
@@ -68,8 +72,9 @@ struct PoolServer {
   std::string node;
   NodeId node_id = 0;
   std::uint16_t port = 80;
-  /// Path of a Unix socket (SOCK_SEQPACKET) on the node: connections are handed to a program of ours by SCM_RIGHTS (repair resume)
-  /// instead of being put into a stock listener. Empty = stock listener (kernel resume).
+  /// Path of a Unix socket (SOCK_SEQPACKET) on the node: connections are handed to a program of
+  /// ours by SCM_RIGHTS (repair resume) instead of being put into a stock listener. Empty = stock
+  /// listener (kernel resume).
   std::string handoff;
   bool operator==(const PoolServer&) const = default;
 };
@@ -82,30 +87,33 @@ struct Pool {
 };
 
 struct Limits {
-  std::uint32_t flows = 1'048'576;       ///< entries of the switch's owned-flow table
+  std::uint32_t flows = 1'048'576;  ///< entries of the switch's owned-flow table
   std::uint32_t affinity = 262'144;
-  std::uint32_t tombstones = 262'144;    ///< on each server
-  std::uint32_t head_bytes = 65'536;     ///< largest request head
-  std::uint32_t waiting = 100'000;       ///< connections of one dispatcher that wait for their request
-  std::uint32_t hold_packets = 64;       ///< early packets held for one flow
-  std::uint32_t hold_bytes = 16'777'216; ///< early packets held on one node
+  std::uint32_t tombstones = 262'144;  ///< on each server
+  std::uint32_t head_bytes = 65'536;   ///< largest request head
+  std::uint32_t waiting = 100'000;  ///< connections of one dispatcher that wait for their request
+  std::uint32_t hold_packets = 64;  ///< early packets held for one flow
+  std::uint32_t hold_bytes = 16'777'216;  ///< early packets held on one node
 };
 
 struct Timeouts {
-  std::chrono::milliseconds head{10'000};      ///< accept to complete head, else 408
+  std::chrono::milliseconds head{10'000};  ///< accept to complete head, else 408
   std::chrono::milliseconds closing{60'000};
-  std::chrono::milliseconds idle{3'600'000};   ///< lease of an idle flow on the switch
-  std::chrono::milliseconds transfer{2'000};   ///< COMMIT to RESUMED, all repeats included
-  std::chrono::milliseconds retry{50};         ///< first repeat of a COMMIT; doubles
+  std::chrono::milliseconds idle{3'600'000};  ///< lease of an idle flow on the switch
+  std::chrono::milliseconds transfer{2'000};  ///< COMMIT to RESUMED, all repeats included
+  std::chrono::milliseconds retry{50};        ///< first repeat of a COMMIT; doubles
   std::chrono::milliseconds hold{1'000};
-  std::chrono::milliseconds tombstone{60'000}; ///< how long an ended connection's generation is remembered
-  std::chrono::milliseconds scan{5'000};       ///< how often an agent compares its flows with its sockets (GONE, RENEW)
+  std::chrono::milliseconds tombstone{
+      60'000};  ///< how long an ended connection's generation is remembered
+  std::chrono::milliseconds scan{
+      5'000};  ///< how often an agent compares its flows with its sockets (GONE, RENEW)
 };
 
 /// The one file of the cluster, checked and with names resolved.
 struct Config {
   std::filesystem::path file;
-  std::string instance = "default";  ///< [cluster] name: separates pins and run-time state of several clusters on one machine
+  std::string instance = "default";  ///< [cluster] name: separates pins and run-time state of
+                                     ///< several clusters on one machine
   std::filesystem::path secret_file;
   std::uint16_t control_port = 7420;
   sys::Prefix vpa4;  ///< default 100.64.0.0/10
@@ -126,7 +134,8 @@ struct Config {
   [[nodiscard]] sys::RolePaths paths(const std::string& node) const { return {instance, node}; }
 };
 
-/// One thing that is wrong with a file: "tcpmig.toml:12:3: unknown key \"prot\" in [[service]]: did you mean \"port\"?"
+/// One thing that is wrong with a file: "tcpmig.toml:12:3: unknown key \"prot\" in [[service]]: did
+/// you mean \"port\"?"
 struct Problem {
   std::string file;
   unsigned line = 0;
@@ -136,9 +145,9 @@ struct Problem {
   [[nodiscard]] std::string str() const;
 };
 
-/// Parses and checks everything (unknown keys, types, ranges, duplicate names and ids, address clashes, missing pools and nodes,
-/// a v6 service on nodes without address6, ..). All problems are returned, in file order. Never throws on content; a file that
-/// cannot be read is a Problem too.
+/// Parses and checks everything (unknown keys, types, ranges, duplicate names and ids, address
+/// clashes, missing pools and nodes, a v6 service on nodes without address6, ..). All problems are
+/// returned, in file order. Never throws on content; a file that cannot be read is a Problem too.
 std::expected<Config, std::vector<Problem>> load(const std::filesystem::path& file);
 /// The same from text; `name` is used in messages.
 std::expected<Config, std::vector<Problem>> parse(std::string_view text, const std::string& name);

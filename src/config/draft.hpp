@@ -8,8 +8,9 @@
 
 namespace tcpmig::config {
 
-/// A configuration as read, not yet checked as a whole: each element of a list has its places at the same index.
-/// What a reader could not read is empty, 0 or unset here, and has its Problem already.
+/// A configuration as read, not yet checked as a whole: each element of a list has its places at
+/// the same index. What a reader could not read is empty, 0 or unset here, and has its Problem
+/// already.
 struct Draft {
   Config config;
   Places cluster, limits, timeouts;

@@ -20,7 +20,8 @@ std::expected<Config, std::vector<Problem>> load(const std::filesystem::path& fi
     return std::unexpected(std::vector{Problem{file.string(), 0, 0, what, fix}});
   };
   std::error_code error;
-  if (std::filesystem::is_directory(file, error)) return refuse("it is a directory", "name the file in it");
+  if (std::filesystem::is_directory(file, error))
+    return refuse("it is a directory", "name the file in it");
   std::ifstream stream(file, std::ios::binary);
   if (!stream)
     return refuse(std::string("cannot be read (") + std::strerror(errno) + ")",
@@ -28,7 +29,8 @@ std::expected<Config, std::vector<Problem>> load(const std::filesystem::path& fi
   std::string text;
   for (char block[65'536]; stream.read(block, sizeof block), stream.gcount() > 0;) {
     text.append(block, static_cast<std::size_t>(stream.gcount()));
-    if (text.size() > kMaxFile) return refuse("it is larger than 16 MB", "this cannot be the configuration");
+    if (text.size() > kMaxFile)
+      return refuse("it is larger than 16 MB", "this cannot be the configuration");
   }
   if (stream.bad()) return refuse("cannot be read", "check the file system");
   return parse(text, file.string());

@@ -8,7 +8,8 @@
 namespace tcpmig::config {
 namespace {
 
-/// Edit distance in which two letters that changed places count as one slip (optimal string alignment).
+/// Edit distance in which two letters that changed places count as one slip (optimal string
+/// alignment).
 std::size_t distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> before, last(b.size() + 1), now(b.size() + 1);
   std::iota(last.begin(), last.end(), std::size_t{0});

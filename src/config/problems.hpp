@@ -15,7 +15,8 @@ struct Where {
   unsigned column = 0;
 };
 
-/// Where a table and its keys stand, so that a check made after reading can still point at the line.
+/// Where a table and its keys stand, so that a check made after reading can still point at the
+/// line.
 struct Places {
   Where table;
   bool sound = true;  ///< nothing was wrong with the table itself

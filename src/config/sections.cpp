@@ -22,9 +22,12 @@ constexpr std::size_t kMaxSocketPath = 107;    // sizeof(sockaddr_un::sun_path) 
 /// Names become directory names (pins, run-time state) and labels.
 std::string read_name(TableReader& reader, const std::string& example) {
   std::string name = reader.needed_text("name", example);
-  const auto allowed = [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.'; };
+  const auto allowed = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+  };
   if (name.empty()) return name;
-  if (name.size() <= 64 && name.front() != '.' && std::all_of(name.begin(), name.end(), allowed)) return name;
+  if (name.size() <= 64 && name.front() != '.' && std::all_of(name.begin(), name.end(), allowed))
+    return name;
   reader.problem("name", quote(name) + " is no usable name",
                  "use at most 64 letters, digits, '-', '_' or '.', and no '.' in front");
   return {};
@@ -56,8 +59,8 @@ void read_cluster(const toml::table& file, Draft& draft, Problems& problems) {
   config.secret_file = reader.needed_text("secret_file", "/etc/tcpmig/secret");
   if (config.secret_file.is_relative() && !config.secret_file.empty())
     config.secret_file = config.file.parent_path() / config.secret_file;
-  config.control_port =
-      static_cast<std::uint16_t>(reader.integer("control_port", 1, kMaxPort).value_or(config.control_port));
+  config.control_port = static_cast<std::uint16_t>(
+      reader.integer("control_port", 1, kMaxPort).value_or(config.control_port));
   if (const auto prefix = reader.prefix("vpa4")) config.vpa4 = *prefix;
   if (const auto prefix = reader.prefix("vpa6")) config.vpa6 = *prefix;
   reader.know("name");  // also where it is absent: for "did you mean"
@@ -74,7 +77,9 @@ void read_switch(const toml::table& table, Draft& draft, Problems& problems) {
   for (const std::string& name : item.clients) check_interface(reader, "clients", name);
   for (const std::string& name : item.nodes) check_interface(reader, "nodes", name);
   const std::string datapath = reader.choice("datapath", {"auto", "tc", "xdp"}).value_or("auto");
-  item.datapath = datapath == "tc" ? Datapath::kTc : datapath == "xdp" ? Datapath::kXdp : Datapath::kAuto;
+  item.datapath = datapath == "tc"    ? Datapath::kTc
+                  : datapath == "xdp" ? Datapath::kXdp
+                                      : Datapath::kAuto;
   reader.finish();
   draft.switches.push_back(reader.places());
   draft.config.switches.push_back(std::move(item));
@@ -99,7 +104,8 @@ void read_node(const toml::table& table, Draft& draft, Problems& problems) {
   item.tune_receive_sysctls = reader.boolean("tune_receive_sysctls").value_or(false);
   for (const std::string key : {"workers", "tune_receive_sysctls"})
     if (item.role == Role::kServer && reader.has("role") && reader.has(key))
-      reader.problem(key, quote(key) + " is given for a server", "take it away: it is for dispatchers");
+      reader.problem(key, quote(key) + " is given for a server",
+                     "take it away: it is for dispatchers");
   if (!reader.has("address4") && !reader.has("address6"))
     problems.add(reader.places().table, titled("node", item.name) + " has no address",
                  "add address4, address6 or both");
@@ -156,7 +162,8 @@ Route read_route(TableReader& reader) {
   route.method = reader.text("method");
   const auto upper = [](unsigned char c) { return std::isupper(c) != 0 || c == '-'; };
   if (route.method && !std::all_of(route.method->begin(), route.method->end(), upper))
-    reader.problem("method", quote(*route.method) + " is no method", "write it in capitals, as \"GET\"");
+    reader.problem("method", quote(*route.method) + " is no method",
+                   "write it in capitals, as \"GET\"");
   route.header = read_header(reader);
   route.pool = reader.needed_text("pool", "web");
   if (reader.has("path") && reader.has("prefix"))
@@ -196,9 +203,11 @@ void read_service(const toml::table& table, Draft& draft, Problems& problems) {
 PoolServer read_pool_server(TableReader& reader) {
   PoolServer server;
   server.node = reader.needed_text("node", "server1");
-  server.port = static_cast<std::uint16_t>(reader.integer("port", 1, kMaxPort).value_or(server.port));
+  server.port =
+      static_cast<std::uint16_t>(reader.integer("port", 1, kMaxPort).value_or(server.port));
   server.handoff = reader.text("handoff").value_or("");
-  if (!server.handoff.empty() && (server.handoff.front() != '/' || server.handoff.size() > kMaxSocketPath))
+  if (!server.handoff.empty() &&
+      (server.handoff.front() != '/' || server.handoff.size() > kMaxSocketPath))
     reader.problem("handoff", quote(server.handoff) + " is no socket path",
                    "write an absolute path of at most 107 characters");
   reader.finish();
@@ -209,17 +218,18 @@ void read_pool(const toml::table& table, Draft& draft, Problems& problems) {
   TableReader reader(table, "[[pool]]", problems);
   Pool item;
   item.name = read_name(reader, "web");
-  item.algorithm =
-      reader.choice("algorithm", {"round_robin", "least_connections"}).value_or("") == "least_connections"
-          ? Algorithm::kLeastConnections
-          : Algorithm::kRoundRobin;
+  item.algorithm = reader.choice("algorithm", {"round_robin", "least_connections"}).value_or("") ==
+                           "least_connections"
+                       ? Algorithm::kLeastConnections
+                       : Algorithm::kRoundRobin;
   std::vector<Places> places;
   for (const toml::table* server : reader.tables("servers")) {
     TableReader inner(*server, "servers of " + titled("pool", item.name), problems);
     item.servers.push_back(read_pool_server(inner));
     places.push_back(inner.places());
   }
-  if (const toml::node* list = table.get("servers"); list == nullptr || (list->is_array() && list->as_array()->empty()))
+  if (const toml::node* list = table.get("servers");
+      list == nullptr || (list->is_array() && list->as_array()->empty()))
     reader.problem("servers", titled("pool", item.name) + " has no servers",
                    "add servers = [{ node = \"server1\", port = 80 }]");
   reader.finish();
@@ -233,7 +243,8 @@ const toml::table* single(const toml::table& file, const std::string& key, Probl
   const toml::node* node = file.get(key);
   if (node == nullptr) return nullptr;
   if (!node->is_table())
-    problems.add(where_of(*node), quote(key) + " is not one table", "write [" + key + "], with one bracket");
+    problems.add(where_of(*node), quote(key) + " is not one table",
+                 "write [" + key + "], with one bracket");
   return node->as_table();
 }
 
@@ -241,7 +252,8 @@ void read_limits(const toml::table& file, Draft& draft, Problems& problems) {
   const toml::table* table = single(file, "limits", problems);
   if (table == nullptr) return;
   TableReader reader(*table, "[limits]", problems);
-  const auto read = [&](const char* key, std::uint32_t& value, std::int64_t low, std::int64_t high) {
+  const auto read = [&](const char* key, std::uint32_t& value, std::int64_t low,
+                        std::int64_t high) {
     value = static_cast<std::uint32_t>(reader.integer(key, low, high).value_or(value));
   };
   constexpr std::int64_t kEntries = 1 << 26;  // 64 M: 8 GB of a hash map
@@ -261,7 +273,8 @@ void read_timeouts(const toml::table& file, Draft& draft, Problems& problems) {
   const toml::table* table = single(file, "timeouts", problems);
   if (table == nullptr) return;
   TableReader reader(*table, "[timeouts]", problems);
-  const auto read = [&](const char* key, std::chrono::milliseconds& value, std::chrono::milliseconds longest) {
+  const auto read = [&](const char* key, std::chrono::milliseconds& value,
+                        std::chrono::milliseconds longest) {
     value = reader.duration(key, longest).value_or(value);
   };
   Timeouts& timeouts = draft.config.timeouts;

@@ -10,16 +10,26 @@ namespace {
 
 std::string type_name(const toml::node& node) {
   switch (node.type()) {
-    case toml::node_type::none: return "nothing";
-    case toml::node_type::table: return "a table";
-    case toml::node_type::array: return "an array";
-    case toml::node_type::string: return "a string";
-    case toml::node_type::integer: return "an integer";
-    case toml::node_type::floating_point: return "a number with a fraction";
-    case toml::node_type::boolean: return "a boolean";
-    case toml::node_type::date: return "a date";
-    case toml::node_type::time: return "a time";
-    case toml::node_type::date_time: return "a date";
+    case toml::node_type::none:
+      return "nothing";
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::array:
+      return "an array";
+    case toml::node_type::string:
+      return "a string";
+    case toml::node_type::integer:
+      return "an integer";
+    case toml::node_type::floating_point:
+      return "a number with a fraction";
+    case toml::node_type::boolean:
+      return "a boolean";
+    case toml::node_type::date:
+      return "a date";
+    case toml::node_type::time:
+      return "a time";
+    case toml::node_type::date_time:
+      return "a date";
   }
   return "something else";
 }
@@ -47,7 +57,10 @@ Where where_of(const toml::node& node) {
 }
 
 TableReader::TableReader(const toml::table& table, std::string title, Problems& problems)
-    : table_(table), title_(std::move(title)), problems_(problems), problems_before_(problems.size()) {
+    : table_(table),
+      title_(std::move(title)),
+      problems_(problems),
+      problems_before_(problems.size()) {
   places_.table = where_of(table);
   for (const auto& [key, value] : table) {
     const auto& begin = key.source().begin;
@@ -75,7 +88,8 @@ void TableReader::wrong_type(const std::string& key, const toml::node& node,
   fix << "write " << wanted;
   if (const auto* number = node.as_string(); number && wanted.starts_with("an integer"))
     fix << ", without quotes";
-  problems_.add(places_.of(key), quote(key) + " in " + title_ + " is " + type_name(node), fix.str());
+  problems_.add(places_.of(key), quote(key) + " in " + title_ + " is " + type_name(node),
+                fix.str());
 }
 
 std::optional<std::string> TableReader::text(const std::string& key) {
@@ -83,7 +97,8 @@ std::optional<std::string> TableReader::text(const std::string& key) {
   if (node == nullptr) return {};
   if (const auto* value = node->as_string()) {
     if (!value->get().empty()) return value->get();
-    problem(key, quote(key) + " in " + title_ + " is empty", "write something or take the line away");
+    problem(key, quote(key) + " in " + title_ + " is empty",
+            "write something or take the line away");
     return {};
   }
   wrong_type(key, *node, "a string in quotes");
@@ -113,7 +128,8 @@ std::optional<std::int64_t> TableReader::integer(const std::string& key, std::in
 
 std::int64_t TableReader::needed_integer(const std::string& key, std::int64_t low,
                                          std::int64_t high) {
-  if (!has(key)) missing(key, "a number from " + std::to_string(low) + " to " + std::to_string(high));
+  if (!has(key))
+    missing(key, "a number from " + std::to_string(low) + " to " + std::to_string(high));
   return integer(key, low, high).value_or(0);
 }
 
@@ -129,7 +145,8 @@ std::optional<std::chrono::milliseconds> TableReader::duration(const std::string
                                                                std::chrono::milliseconds longest) {
   const toml::node* node = take(key);
   if (node == nullptr) return {};
-  const std::string forms = "write \"500ms\", \"2s\", \"1m\", \"1h\", \"1d\" or an integer of milliseconds";
+  const std::string forms =
+      "write \"500ms\", \"2s\", \"1m\", \"1h\", \"1d\" or an integer of milliseconds";
   std::optional<std::chrono::milliseconds> value;
   if (const auto* text = node->as_string())
     value = parse_duration(text->get());
@@ -166,8 +183,7 @@ std::optional<sys::Prefix> TableReader::prefix(const std::string& key) {
   if (!value) return {};
   const auto parsed = sys::Prefix::parse(*value);
   if (parsed && value->find('/') != std::string::npos) return *parsed;
-  problem(key, quote(*value) + " is no prefix",
-          "write ADDRESS/LENGTH, as \"100.64.0.0/10\"");
+  problem(key, quote(*value) + " is no prefix", "write ADDRESS/LENGTH, as \"100.64.0.0/10\"");
   return {};
 }
 
@@ -188,7 +204,8 @@ std::vector<std::string> TableReader::needed_texts(const std::string& key,
       if (good) texts.push_back(value->get());
     }
   if (good) return texts;
-  problem(key, quote(key) + " in " + title_ + " is not a list of names", "write " + key + " = " + example);
+  problem(key, quote(key) + " in " + title_ + " is not a list of names",
+          "write " + key + " = " + example);
   return {};
 }
 
@@ -211,14 +228,16 @@ std::vector<const toml::table*> TableReader::tables(const std::string& key) {
       if (const toml::table* table = element.as_table())
         list.push_back(table);
       else
-        problems_.add(where_of(element), quote(key) + " in " + title_ + " holds " + type_name(element),
+        problems_.add(where_of(element),
+                      quote(key) + " in " + title_ + " holds " + type_name(element),
                       "every element must be a table: { key = value, .. }");
     }
     return list;
   }
   const bool top = title_ == "the file";
   problem(key, quote(key) + " in " + title_ + " is " + type_name(*node),
-          top ? "write [[" + key + "]], with two brackets" : "write a list of tables: [{ .. }, { .. }]");
+          top ? "write [[" + key + "]], with two brackets"
+              : "write a list of tables: [{ .. }, { .. }]");
   return list;
 }
 
@@ -226,8 +245,9 @@ void TableReader::finish() {
   for (const auto& [key, where] : places_.keys) {
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
     const std::string near = nearest(key, known_);
-    problems_.add(where, "unknown key " + quote(key) + " in " + title_,
-                  near.empty() ? "it can be " + one_of(known_) : "did you mean " + quote(near) + "?");
+    problems_.add(
+        where, "unknown key " + quote(key) + " in " + title_,
+        near.empty() ? "it can be " + one_of(known_) : "did you mean " + quote(near) + "?");
   }
   places_.sound = problems_.size() == problems_before_;
 }

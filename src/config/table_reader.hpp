@@ -16,8 +16,9 @@ namespace tcpmig::config {
 
 Where where_of(const toml::node& node);
 
-/// Reads one TOML table key by key. Every getter notes that the key is known; a value of the wrong type or range becomes a
-/// Problem and counts as absent. finish() complains about the keys that nobody asked for.
+/// Reads one TOML table key by key. Every getter notes that the key is known; a value of the wrong
+/// type or range becomes a Problem and counts as absent. finish() complains about the keys that
+/// nobody asked for.
 class TableReader {
  public:
   /// `title` names the table in messages: "[[service]]".
@@ -26,7 +27,8 @@ class TableReader {
   [[nodiscard]] bool has(std::string_view key) const { return table_.contains(key); }
   void know(const std::string& key) { (void)take(key); }  ///< read elsewhere
   std::optional<std::string> text(const std::string& key);
-  /// A text that must be there; "" (and a Problem) when it is not. `example` is what the fix proposes.
+  /// A text that must be there; "" (and a Problem) when it is not. `example` is what the fix
+  /// proposes.
   std::string needed_text(const std::string& key, const std::string& example);
   std::optional<std::int64_t> integer(const std::string& key, std::int64_t low, std::int64_t high);
   /// 0 (and a Problem) when it is missing or wrong.
@@ -35,7 +37,8 @@ class TableReader {
   /// "2s", "500ms", "1m", "1h", "2d"; an integer is milliseconds.
   std::optional<std::chrono::milliseconds> duration(const std::string& key,
                                                     std::chrono::milliseconds longest);
-  /// An address of the family that the key's last character says ("vip4", "address6"). Unset when absent or wrong.
+  /// An address of the family that the key's last character says ("vip4", "address6"). Unset when
+  /// absent or wrong.
   sys::Address address(const std::string& key);
   std::optional<sys::Prefix> prefix(const std::string& key);
   /// An array of texts that must be there and hold something.

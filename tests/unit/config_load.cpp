@@ -56,8 +56,10 @@ TEST_CASE("config: the file becomes values, names are resolved") {
 }
 
 TEST_CASE("config: durations are texts with a unit or integers of milliseconds") {
-  const config::Config c = parsed("[timeouts]\nhead = \"500ms\"\nclosing = 2500\nidle = \"2h\"\ntransfer = \"3s\"\n"
-                                  "tombstone = \"1d\"\nscan = \"1m\"\n" + kGood);
+  const config::Config c = parsed(
+      "[timeouts]\nhead = \"500ms\"\nclosing = 2500\nidle = \"2h\"\ntransfer = \"3s\"\n"
+      "tombstone = \"1d\"\nscan = \"1m\"\n" +
+      kGood);
   CHECK(c.timeouts.head == 500ms);
   CHECK(c.timeouts.closing == 2500ms);
   CHECK(c.timeouts.idle == 2h);
@@ -68,7 +70,8 @@ TEST_CASE("config: durations are texts with a unit or integers of milliseconds")
 
 TEST_CASE("config: conditions of a route become values") {
   const config::Config c = parsed(replaced(
-      kGood, "prefix = \"/api\"", "host = \"*.Example.org\"\npath = \"/a\"\nmethod = \"GET\"\nheader = \"X-Tier:  a b \""));
+      kGood, "prefix = \"/api\"",
+      "host = \"*.Example.org\"\npath = \"/a\"\nmethod = \"GET\"\nheader = \"X-Tier:  a b \""));
   const config::Route& route = c.services[0].routes[0];
   CHECK(route.host == "*.Example.org");
   CHECK(route.path == "/a");
@@ -100,12 +103,16 @@ TEST_CASE("config: a file that cannot be read is a problem, not an exception") {
     return result.error().at(0).str();
   };
   CHECK(problem("/nonexistent/t.toml") ==
-        "/nonexistent/t.toml: cannot be read (No such file or directory): give the right file with --config or TCPMIG_CONFIG");
+        "/nonexistent/t.toml: cannot be read (No such file or directory): give the right file with "
+        "--config or TCPMIG_CONFIG");
   CHECK(problem("/").find("it is a directory") != std::string::npos);
 }
 
-TEST_CASE("config: the secret file need not exist to be checked, and is found from the file's directory") {
-  const auto file = std::filesystem::temp_directory_path() / ("tcpmig-config-" + std::to_string(::getpid()) + ".toml");
+TEST_CASE(
+    "config: the secret file need not exist to be checked, and is found from the file's "
+    "directory") {
+  const auto file = std::filesystem::temp_directory_path() /
+                    ("tcpmig-config-" + std::to_string(::getpid()) + ".toml");
   std::ofstream(file) << kGood;
   const auto result = config::load(file);
   std::filesystem::remove(file);
@@ -114,7 +121,8 @@ TEST_CASE("config: the secret file need not exist to be checked, and is found fr
 }
 
 TEST_CASE("config: the example is accepted, and says the defaults that there are") {
-  const std::filesystem::path file = std::filesystem::path(__FILE__).parent_path() / "../../examples/tcpmig.toml";
+  const std::filesystem::path file =
+      std::filesystem::path(__FILE__).parent_path() / "../../examples/tcpmig.toml";
   if (!std::filesystem::exists(file)) return;  // installed without sources
   const auto result = config::load(file);
   if (!result) FAIL(result.error().at(0).str());

@@ -8,7 +8,8 @@
 
 namespace tcpmig::config_samples {
 
-/// The smallest file with everything in it. Every line differs from every other, so that a test can name a line by its text.
+/// The smallest file with everything in it. Every line differs from every other, so that a test can
+/// name a line by its text.
 inline const std::string kGood = R"([cluster]
 secret_file = "secret"
 control_port = 7421
@@ -65,7 +66,8 @@ inline unsigned line_of(const std::string& file, const std::string& text) {
                  std::count(file.begin(), file.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
 }
 
-/// `file` with the first `from` replaced. Throws when it is not there, so that no test checks nothing.
+/// `file` with the first `from` replaced. Throws when it is not there, so that no test checks
+/// nothing.
 inline std::string replaced(std::string file, const std::string& from, const std::string& to) {
   return file.replace(file.find(from), from.size(), to);
 }
