@@ -178,7 +178,8 @@ NetlinkOutcome exchange(int fd, NetlinkRequest& request, std::uint32_t sequence,
                         const std::function<void(const nlmsghdr&)>& visit) {
   nlmsghdr* message = request.message();
   message->nlmsg_seq = sequence;
-  if ((message->nlmsg_flags & NLM_F_DUMP) == 0) message->nlmsg_flags |= NLM_F_ACK;
+  // NLM_F_DUMP is two bits, one of which is also NLM_F_EXCL of the requests that make something
+  if ((message->nlmsg_flags & NLM_F_DUMP) != NLM_F_DUMP) message->nlmsg_flags |= NLM_F_ACK;
   sockaddr_nl kernel{};
   kernel.nl_family = AF_NETLINK;
   check("send to netlink", ::sendto(fd, message, message->nlmsg_len, 0,
