@@ -33,8 +33,8 @@ struct Options {
   config::Datapath datapath = config::Datapath::kAuto;
   std::filesystem::path config_file{};  ///< replaces services, routes, pools and limits; nodes
                                         ///< always come from the numbers above
-  std::filesystem::path program{};  ///< the tcpmig program that runs the roles; empty = this
-                                    ///< process's own (/proc/self/exe)
+  std::filesystem::path program{};      ///< the tcpmig program that runs the roles; empty = this
+                                        ///< process's own (/proc/self/exe)
 };
 
 struct Node {

@@ -5,11 +5,14 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+extern "C" {  // glibc 2.36 forgot __BEGIN_DECLS in this one
+#include <sys/pidfd.h>
+}
 
 #include <algorithm>
 #include <cstring>

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// What tcpmig says of itself, and what bpftool reads in its maps.
+#include "catch.hpp"
+#include "e2e/http_client.hpp"
+#include "e2e/support.hpp"
+
+using namespace tcpmig;
+using namespace tcpmig::e2e;
+using nlohmann::json;
+
+TEST_CASE("status --json of every role") {
+  TestLab lab;
+  for (const std::string node : {"switch1", "dispatcher1", "server1", "server2"}) {
+    INFO(node);
+    const Output output = run_in(*lab, node, {program().string(), "status", "--json"});
+    INFO(output.out << output.error);
+    REQUIRE(output.code == 0);
+    const json status = json::parse(output.out);
+    CHECK(output.out.find(node) != std::string::npos);
+    const json direct = lab::role_status(*lab, node);
+    CHECK(direct.at("node") == node);
+    CHECK(direct.at("ready") == true);
+    CHECK(direct.at("pid") == lab->node(node).pids.at(0));
+    CHECK(run_in(*lab, node, {program().string(), "status"}).code == 0);
+  }
+}
+
+TEST_CASE("flows and the pinned flow table name a migrated connection") {
+  TestLab lab({.servers = 1});
+  if (skipped(lab)) return;
+  lab.add_file("1k", 1024);
+  lab.start_server(lab::ServerKind::kNginx, "server1");
+  HttpClient client(lab.netns("client1"), vip(false));
+  client.send(get("/1k"));
+  REQUIRE(client.receive().status == 200);
+
+  const Output flows = run_in(*lab, "switch1", {program().string(), "flows", "--json"});
+  INFO(flows.out << flows.error);
+  REQUIRE(flows.code == 0);
+  CHECK(json::parse(flows.out).size() == 1);
+  for (const std::string& word : {client.local().address.str(), std::to_string(client.local().port),
+                                  std::string("203.0.113.10"), std::string("server1")})
+    CHECK(flows.out.find(word) != std::string::npos);
+
+  const Output dump = run({"bpftool", "-j", "map", "dump", "pinned",
+                           "/sys/fs/bpf/tcpmig/" + lab->name() + "/switch1/switch/flows"});
+  INFO(dump.out << dump.error);
+  REQUIRE(dump.code == 0);
+  for (const std::string field :
+       {"client_port", "vip_port", "committed_ns", "bytes_in", "generation", "spoke"})
+    CHECK(dump.out.find("\"" + field + "\"") != std::string::npos);
+}
+
+TEST_CASE("a second start of a role says so and harms nothing") {
+  TestLab lab({.servers = 1});
+  for (const auto& [node, role] :
+       {std::pair("switch1", "switch"), std::pair("dispatcher1", "dispatcher"),
+        std::pair("server1", "agent")}) {
+    const Output again = run_in(*lab, node, {program().string(), role, "run"}, 10s);
+    INFO(node << ": " << again.error);
+    CHECK(again.code == 4);
+    CHECK(again.error.find("already running") != std::string::npos);
+    CHECK(lab::role_status(*lab, node).at("ready") == true);
+  }
+}
