@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 
@@ -36,10 +37,16 @@ void write_pid(int fd, const std::filesystem::path& file) {
   check("write " + file.string(), ::pwrite(fd, pid.data(), pid.size(), 0));
 }
 
+/// bpffs refuses names with a dot, and host names have them.
+std::string without_dots(std::string path) {
+  std::ranges::replace(path, '.', ':');
+  return path;
+}
+
 }  // namespace
 
 std::filesystem::path RolePaths::pins(const std::string& role) const {
-  return std::filesystem::path("/sys/fs/bpf/tcpmig") / instance / node / role;
+  return "/sys/fs/bpf/tcpmig/" + without_dots(instance + "/" + node + "/" + role);
 }
 
 std::filesystem::path RolePaths::run() const {

@@ -11,7 +11,7 @@ namespace tcpmig::sys {
 struct RolePaths {
   std::string instance;  ///< lab name, or "default"
   std::string node;
-  /// /sys/fs/bpf/tcpmig/<instance>/<node>/<role>
+  /// /sys/fs/bpf/tcpmig/<instance>/<node>/<role>, each dot as a colon (bpffs refuses names with dots)
   [[nodiscard]] std::filesystem::path pins(const std::string& role) const;
   /// /run/tcpmig/<instance>/<node>/
   [[nodiscard]] std::filesystem::path run() const;

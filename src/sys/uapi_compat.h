@@ -17,3 +17,14 @@ struct tcpmig_bpf_link_create_tcx {
   uint32_t reserved;
   uint64_t expected_revision;
 };
+
+/* Linux 6.6: enum bpf_link_type, and struct bpf_link_info as far as TCX fills it (XDP: up to ifindex) */
+enum { TCPMIG_BPF_LINK_TYPE_TCX = 11 };
+struct tcpmig_bpf_link_info_tcx {
+  uint32_t type;
+  uint32_t id;
+  uint32_t prog_id;
+  uint32_t reserved;
+  uint32_t ifindex;
+  uint32_t attach_type;
+};
