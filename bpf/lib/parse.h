@@ -65,9 +65,6 @@ TCPMIG_ASSERT_SIZE(struct packet, 72);
 
 #define PARSE_INLINE static inline __attribute__((always_inline))
 
-/* Clang likes to merge "pointer + offset > end" tests across branches into arithmetic on pointers that the verifier refuses. */
-#define HIDE(variable) asm volatile("" : "+r"(variable))
-
 /* A flag byte that no TCP ever sends: to be dropped before it can open or close anything. */
 PARSE_INLINE bool tcp_flags_absurd(__u8 flags)
 {

@@ -68,9 +68,12 @@ struct flow_value {
 	__u32 owner_fin_end; /* host order; see marks.owner_fin */
 	union flow_marks marks;
 	__u16 service;
-	__u16 pad[3];
+	__u16 client_fin_acked; /* FLOW_SHEET(generation) when the owner has acknowledged the client's FIN in that generation */
+	__u32 client_fin_end;   /* host order; the sequence after the client's FIN, valid with marks.client_fin */
 };
 TCPMIG_ASSERT_SIZE(struct flow_value, 80);
+/* A generation in 16 bits, never 0 (marks.word has no bit left). */
+#define FLOW_SHEET(generation) ((__u16)((generation) << 1 | 1))
 
 /* Value of the LRU map `affinity` (key flow_key): which dispatcher a not yet transferred connection belongs to, so that a
  * change of the set of dispatchers does not move connections that are open. Evictable at any time. */

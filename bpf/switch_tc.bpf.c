@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0-only)
+/* The switch at tc: one program for interfaces towards clients, one for those towards nodes. */
+#include "lib/frame_tc.h"
+#include "switch_core.h"
+
+SEC("tc") int switch_tc_clients(frame_context *ctx)
+{
+	return switch_clients(ctx);
+}
+
+SEC("tc") int switch_tc_nodes(frame_context *ctx)
+{
+	return switch_nodes(ctx);
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0-only)
+/* The switch at XDP: one program for interfaces towards clients, one for those towards nodes. */
+#include "lib/frame_xdp.h"
+#include "switch_core.h"
+
+SEC("xdp") int switch_xdp_clients(frame_context *ctx)
+{
+	return switch_clients(ctx);
+}
+
+SEC("xdp") int switch_xdp_nodes(frame_context *ctx)
+{
+	return switch_nodes(ctx);
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";
