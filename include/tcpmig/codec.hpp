@@ -23,7 +23,8 @@ enum class DecodeError {
 };
 std::string to_string(DecodeError error);
 
-/// Versioned, self-contained, big-endian. Layout in docs/protocol.md ("Snapshot file").
+/// Versioned, self-contained, big-endian. Layout in docs/protocol.md ("Snapshot file"). Throws std::invalid_argument on a
+/// snapshot that contradicts itself: ends of different families, a scale above 14, a queue above the limit, `sent` not [snd_una, snd_nxt).
 std::vector<std::byte> encode(const Snapshot& snapshot);
 /// Never throws on any bytes (except std::bad_alloc within the limits).
 std::expected<Snapshot, DecodeError> decode(std::span<const std::byte> bytes);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <expected>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -31,7 +32,9 @@ struct CapturedSegment {
 ///  - lock: a socket filter that drops, unacknowledged, what arrives, and copies it into a ring buffer;
 ///  - dump: a cgroup/getsockopt program that reads tcp_sock in one call;
 ///  - window: a sockops program that keeps what is acknowledged unread below 32 KB (RWND_INIT, SO_RCVBUF), window scale kept.
-/// dump and window need the process in a cgroup v2 of its own: enter_cgroup() makes it, and the destructor removes it.
+/// dump and window need the process in a cgroup v2 of its own: the kit makes it (kits of the same name share it), and the
+/// destructor of the last one moves the process back and removes it. A socket belongs for good to the cgroup that its maker was in, and
+/// an accepted one to its listener's: so make the kit before the listener; other connections are dumped by the plain recipe.
 class FreezeKit {
  public:
   struct Options {
@@ -58,15 +61,16 @@ class FreezeKit {
   [[nodiscard]] std::uint64_t captures_lost() const;
 
   // used by freeze()
-  [[nodiscard]] int lock_program_fd() const noexcept;
+  [[nodiscard]] int lock_program_fd() const noexcept;  ///< -1: none
+  [[nodiscard]] bool may_repair() const noexcept;       ///< CAP_NET_ADMIN was there when the kit was made
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
 
-/// A frozen connection: locked, dumped. Destroyed without commit() or thaw() it thaws: the lock is taken off and the connection
-/// lives on as if nothing had happened, except that data already consumed by the caller stays consumed.
+/// A frozen connection: locked, dumped. Destroyed without commit() or thaw() it thaws: the lock is taken off and the descriptor closed
+/// like any other (where a duplicate exists, the connection lives on). Data already consumed stays consumed: it is in snapshot().received.
 class Frozen {
  public:
   Frozen(Frozen&&) noexcept;
@@ -78,18 +82,22 @@ class Frozen {
   [[nodiscard]] std::uint64_t cookie() const noexcept;
 
   /// After the new owner has confirmed and a grace period (see membarrier(2), MEMBARRIER_CMD_GLOBAL: an RCU grace period) has
-  /// passed: bytes that the lock let through after the dump. Empty = none. Their first byte has the number snapshot().rcv_nxt.
+  /// passed: bytes that the lock let through after the dump. Empty = none. Their first byte has the number snapshot().rcv_nxt. They are
+  /// looked at, not consumed: after thaw() they can still be read.
   [[nodiscard]] std::vector<std::byte> late_bytes() const;
+  /// The same for the peer's FIN (its number is that after the late bytes) or RST: the connection is not ESTABLISHED any more.
+  [[nodiscard]] bool late_fin() const;
 
   /// The end of the connection here, without a packet: TCP_REPAIR on, lock kept, close. Never throws.
   void commit() noexcept;
   /// Gives the connection back, unlocked, with the descriptor. The captured segments (given by the caller, in order) are put back
-  /// through `inject` (a function that gives one whole IP packet to the kernel as if received; see sys::Tun).
+  /// through `inject` (a function that gives one whole IP packet to the kernel as if received; see sys::Tun). Segments of other
+  /// sockets (cookie) are left out. What inject does not deliver the client sends again; it must not throw.
   sys::UniqueFd thaw(std::span<const CapturedSegment> captured,
                      const std::function<void(std::span<const std::byte>)>& inject);
 
  private:
-  friend Frozen freeze(sys::UniqueFd, std::vector<std::byte>, const FreezeKit&);
+  friend struct FreezeAccess;
   Frozen();
   struct State;
   std::unique_ptr<State> state_;

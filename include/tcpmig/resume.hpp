@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include <tcpmig/snapshot.hpp>
 #include "sys/unique_fd.hpp"

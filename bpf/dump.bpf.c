@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/* The whole state of a TCP connection by one system call: getsockopt(fd, DUMP_LEVEL, DUMP_OPTNAME) on a socket that was
+ * made in our cgroup is answered here, under the socket's lock, from struct tcp_sock. It takes the place of eleven
+ * system calls of the TCP_REPAIR recipe and knows what that one does not (ts_recent, what cannot be carried).
+ *
+ * bpf_skc_to_tcp_sock() is not allowed in this type of program, bpf_rdonly_cast() (Linux 6.2) is. It is an object of its own, so that
+ * a kernel that refuses it costs only this. */
+#include <linux/bpf.h>
+#include <linux/in.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "shared/kernel_types.h"
+#include "shared/node_maps.h"
+
+extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
+
+enum { NSEC_PER_USEC = 1000, NSEC_PER_MSEC = 1000000 };
+/* include/net/tcp.h: bits of tcp_sock.ecn_flags */
+enum { KERNEL_TCP_ECN_OK = 1, KERNEL_TCP_ECN_MODE_ACCECN = 16 };
+
+static __always_inline int uses_usec_timestamps(struct tcp_sock *tp)
+{
+	if (!bpf_core_field_exists(tp->tcp_usec_ts))
+		return 0;
+	return BPF_CORE_READ_BITFIELD(tp, tcp_usec_ts);
+}
+
+static __always_inline void dump_sequence(struct tcp_sock *tp, struct tcp_dump *out)
+{
+	out->rcv_nxt = tp->rcv_nxt;
+	out->copied_seq = tp->copied_seq;
+	out->snd_una = tp->snd_una;
+	out->snd_nxt = tp->snd_nxt;
+	out->write_seq = tp->write_seq;
+	out->packets_out = tp->packets_out;
+}
+
+static __always_inline void dump_window(struct tcp_sock *tp, struct tcp_dump *out)
+{
+	out->rcv_wup = tp->rcv_wup;
+	out->rcv_wnd = tp->rcv_wnd;
+	out->snd_wnd = tp->snd_wnd;
+	out->snd_wl1 = tp->snd_wl1;
+	out->max_window = tp->max_window;
+}
+
+/* The clock of the timestamps option: CLOCK_MONOTONIC in ms or us plus an offset of this connection (net/ipv4/tcp.h, tcp_clock_ts). */
+static __always_inline void dump_timestamps(struct tcp_sock *tp, struct tcp_dump *out)
+{
+	__u64 unit = uses_usec_timestamps(tp) ? NSEC_PER_USEC : NSEC_PER_MSEC;
+
+	out->ts_recent = tp->rx_opt.ts_recent;
+	out->tsval_now = (__u32)(out->now_ns / unit) + tp->tsoffset;
+}
+
+static __always_inline void dump_options(struct tcp_sock *tp, struct tcp_dump *out)
+{
+	struct tcp_options_received *options = &tp->rx_opt;
+	__u8 mask = 0;
+
+	if (BPF_CORE_READ_BITFIELD(options, wscale_ok)) {
+		mask |= WIRE_OPT_WSCALE;
+		out->snd_wscale = BPF_CORE_READ_BITFIELD(options, snd_wscale);
+		out->rcv_wscale = BPF_CORE_READ_BITFIELD(options, rcv_wscale);
+	}
+	if (BPF_CORE_READ_BITFIELD(options, sack_ok))
+		mask |= WIRE_OPT_SACK;
+	if (BPF_CORE_READ_BITFIELD(options, tstamp_ok)) {
+		mask |= WIRE_OPT_TIMESTAMPS;
+		if (uses_usec_timestamps(tp))
+			mask |= WIRE_OPT_USEC_TS;
+		dump_timestamps(tp, out);
+	}
+	if (tp->ecn_flags & KERNEL_TCP_ECN_OK)
+		mask |= WIRE_OPT_ECN;
+	out->options = mask;
+	out->mss_clamp = options->mss_clamp;
+}
+
+static __always_inline __u8 refusals(struct tcp_sock *tp)
+{
+	__u8 refused = 0;
+
+	if (tp->out_of_order_queue.rb_node)
+		refused |= DUMP_OUT_OF_ORDER;
+	if (tp->urg_data)
+		refused |= DUMP_URGENT;
+	if (tp->inet_conn.icsk_ulp_ops)
+		refused |= DUMP_ULP;
+	if (bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp)
+		refused |= DUMP_MPTCP;
+	if (bpf_core_field_exists(tp->md5sig_info) && tp->md5sig_info)
+		refused |= DUMP_MD5_AO;
+	if (bpf_core_field_exists(tp->ao_info) && tp->ao_info)
+		refused |= DUMP_MD5_AO;
+	if (tp->ecn_flags & KERNEL_TCP_ECN_MODE_ACCECN)
+		refused |= DUMP_ACCECN;
+	return refused;
+}
+
+static __always_inline void dump(struct tcp_sock *tp, struct tcp_dump *out)
+{
+	__builtin_memset(out, 0, sizeof(*out));
+	out->now_ns = bpf_ktime_get_ns();
+	dump_sequence(tp, out);
+	dump_window(tp, out);
+	dump_options(tp, out);
+	out->srtt_us = tp->srtt_us >> 3;
+	out->state = tp->inet_conn.icsk_inet.sk.__sk_common.skc_state;
+	out->repair = BPF_CORE_READ_BITFIELD(tp, repair);
+	out->refused = refusals(tp);
+}
+
+/* Everything that is not ours goes through as it is. One thing must be done for that: of an answer longer than a
+ * page the program sees only the first page, and the kernel (before Linux 6.5) fails the call unless optlen says "unused". */
+static __always_inline int leave_alone(struct bpf_sockopt *ctx)
+{
+	if (ctx->optlen > 4096)
+		ctx->optlen = 0;
+	return 1;
+}
+
+SEC("cgroup/getsockopt")
+int dump_socket(struct bpf_sockopt *ctx)
+{
+	struct tcp_dump *out = ctx->optval;
+	struct tcp_sock *tp;
+
+	if (ctx->level != DUMP_LEVEL || ctx->optname != DUMP_OPTNAME)
+		return leave_alone(ctx);
+	/* An MPTCP socket says IPPROTO_MPTCP and is no tcp_sock: it keeps the kernel's ENOPROTOOPT. */
+	if (!ctx->sk || ctx->sk->protocol != IPPROTO_TCP || (void *)(out + 1) > ctx->optval_end)
+		return 1;
+	tp = bpf_rdonly_cast(ctx->sk, bpf_core_type_id_kernel(struct tcp_sock));
+	dump(tp, out);
+	ctx->optlen = sizeof(*out);
+	barrier(); /* one 64-bit store to both would be refused */
+	ctx->retval = 0;
+	return 1;
+}
+
+char program_license[] SEC("license") = "Dual MIT/GPL";

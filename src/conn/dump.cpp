@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+#include "conn/dump.hpp"
+
+#include <linux/bpf.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "sys/check.hpp"
+
+namespace tcpmig::conn {
+
+std::optional<Dump> dump_by_program(int fd) {
+  Dump dump{.knows_ts_recent = true};
+  socklen_t length = sizeof(dump.state);
+  if (::getsockopt(fd, abi::DUMP_LEVEL, abi::DUMP_OPTNAME, &dump.state, &length) == 0) return dump;
+  // what TCP (IPv4, IPv6) and other protocols say to a level they do not know
+  if (errno == ENOPROTOOPT || errno == EOPNOTSUPP) return std::nullopt;
+  sys::check("getsockopt dump", -1);
+  return std::nullopt;
+}
+
+namespace {
+
+struct Reason {
+  unsigned bit;
+  const char* text;
+};
+
+constexpr std::array kReasons{
+    Reason{abi::DUMP_URGENT, "urgent data is waiting"},
+    Reason{abi::DUMP_ULP, "an upper layer protocol (kTLS or such) is on the socket"},
+    Reason{abi::DUMP_MPTCP, "the connection is MPTCP"},
+    Reason{abi::DUMP_MD5_AO, "the connection is signed (TCP-MD5 or TCP-AO)"},
+    Reason{abi::DUMP_ACCECN, "the connection uses accurate ECN"},
+};
+
+/// linux/bpf.h has the states of a TCP socket in its user API; linux/tcp.h does not.
+std::string state_name(unsigned state) {
+  switch (state) {
+    case BPF_TCP_ESTABLISHED:
+      return "ESTABLISHED";
+    case BPF_TCP_SYN_SENT:
+      return "SYN_SENT";
+    case BPF_TCP_SYN_RECV:
+      return "SYN_RECV";
+    case BPF_TCP_FIN_WAIT1:
+      return "FIN_WAIT1";
+    case BPF_TCP_FIN_WAIT2:
+      return "FIN_WAIT2";
+    case BPF_TCP_TIME_WAIT:
+      return "TIME_WAIT";
+    case BPF_TCP_CLOSE:
+      return "CLOSE";
+    case BPF_TCP_CLOSE_WAIT:
+      return "CLOSE_WAIT: the peer has closed its direction";
+    case BPF_TCP_LAST_ACK:
+      return "LAST_ACK";
+    case BPF_TCP_LISTEN:
+      return "LISTEN";
+    case BPF_TCP_CLOSING:
+      return "CLOSING";
+  }
+  return std::to_string(state);
+}
+
+}  // namespace
+
+std::optional<std::string> refusal(const abi::tcp_dump& state) {
+  for (const Reason& reason : kReasons)
+    if ((state.refused & reason.bit) != 0) return reason.text;
+  if (state.state != BPF_TCP_ESTABLISHED)
+    return "the connection is not established (" + state_name(state.state) + ")";
+  if (state.repair != 0) return "the socket is in repair mode already";
+  if (state.snd_nxt != state.write_seq)
+    return "unsent data (" + std::to_string(state.write_seq - state.snd_nxt) + " bytes)";
+  if (state.snd_una != state.snd_nxt)
+    return "unacknowledged data (" + std::to_string(state.snd_nxt - state.snd_una) + " bytes)";
+  return std::nullopt;
+}
+
+Snapshot to_snapshot(const Dump& dump, const Endpoints& endpoints,
+                     std::vector<std::byte> received) {
+  const abi::tcp_dump& state = dump.state;
+  Snapshot snapshot;
+  snapshot.local = endpoints.local;
+  snapshot.peer = endpoints.peer;
+  snapshot.rcv_nxt = {state.rcv_nxt};
+  snapshot.snd_una = {state.snd_una};
+  snapshot.snd_nxt = {state.snd_nxt};
+  snapshot.received = std::move(received);
+  snapshot.window = RepairWindow{.snd_wl1 = state.snd_wl1,
+                                 .snd_wnd = state.snd_wnd,
+                                 .max_window = state.max_window,
+                                 .rcv_wnd = state.rcv_wnd,
+                                 .rcv_wup = state.rcv_wup};
+  snapshot.snd_wnd = state.snd_wnd;
+  snapshot.mss = state.mss_clamp;
+  if ((state.options & abi::WIRE_OPT_WSCALE) != 0)
+    snapshot.wscale = WindowScale{.snd = state.snd_wscale, .rcv = state.rcv_wscale};
+  if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0)
+    snapshot.timestamps = Timestamps{
+        .tsval_now = state.tsval_now,
+        .ts_recent = dump.knows_ts_recent ? std::optional(state.ts_recent) : std::nullopt,
+        .microseconds = (state.options & abi::WIRE_OPT_USEC_TS) != 0};
+  snapshot.sack = (state.options & abi::WIRE_OPT_SACK) != 0;
+  snapshot.ecn = (state.options & abi::WIRE_OPT_ECN) != 0;
+  snapshot.srtt_us = state.srtt_us;
+  return snapshot;
+}
+
+}  // namespace tcpmig::conn

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <tcpmig/snapshot.hpp>
+
+#include "conn/endpoints.hpp"
+#include "shared/node_maps.h"
+
+namespace tcpmig::conn {
+
+/// The state of a connection as one of the two recipes reads it; they agree in everything but
+/// ts_recent.
+struct Dump {
+  abi::tcp_dump state{};
+  bool knows_ts_recent = false;
+};
+
+/// One getsockopt, answered by bpf/dump.bpf.c. nullopt: this socket is not in the program's cgroup
+/// (it was made before the process entered), or is not TCP.
+std::optional<Dump> dump_by_program(int fd);
+/// The plain recipe: TCP_REPAIR and a dozen system calls. What it cannot see: MD5 keys, an empty
+/// out-of-order queue, accurate ECN, and urgent data with SO_OOBINLINE. Not in repair before and
+/// after.
+Dump dump_by_repair(int fd);
+
+/// Why this connection cannot be carried: a sentence. nullopt: it can.
+std::optional<std::string> refusal(const abi::tcp_dump& state);
+
+Snapshot to_snapshot(const Dump& dump, const Endpoints& endpoints, std::vector<std::byte> received);
+
+}  // namespace tcpmig::conn

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// The plain recipe of a dump: what libsoccr (CRIU) reads, in its order.
+#include <linux/bpf.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <array>
+#include <cerrno>
+
+#include "conn/dump.hpp"
+#include "conn/queues.hpp"
+#include "conn/repair_mode.hpp"
+#include "conn/socket_option.hpp"
+#include "conn/tcp_options.hpp"
+#include "conn/timestamps.hpp"
+#include "conn/window.hpp"
+
+namespace tcpmig::conn {
+namespace {
+
+std::uint64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+/// MSG_OOB says EINVAL where there is no urgent byte that waits (and always with SO_OOBINLINE).
+bool has_urgent_data(int fd) {
+  std::byte byte{};
+  return ::recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EINVAL;
+}
+
+/// TCP_ULP answers with its name, and with a length of 0 where there is none.
+bool has_ulp(int fd) {
+  std::array<char, 16> name{};
+  socklen_t length = name.size();
+  return ::getsockopt(fd, IPPROTO_TCP, TCP_ULP, name.data(), &length) == 0 && length > 0;
+}
+
+std::uint8_t refusals(int fd) {
+  unsigned refused = 0;
+  if (has_ulp(fd)) refused |= abi::DUMP_ULP;
+  if (get_option<int>(fd, SOL_SOCKET, SO_PROTOCOL, "getsockopt SO_PROTOCOL") == IPPROTO_MPTCP)
+    refused |= abi::DUMP_MPTCP;
+  return static_cast<std::uint8_t>(refused);
+}
+
+void dump_info(int fd, abi::tcp_dump& state) {
+  const auto info = get_option<::tcp_info>(fd, IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO");
+  state.state = info.tcpi_state;
+  state.srtt_us = info.tcpi_rtt;
+  state.packets_out = info.tcpi_unacked;
+  const NegotiatedOptions options = dump_options(info);
+  state.options = options.mask;
+  state.snd_wscale = options.wscale.snd;
+  state.rcv_wscale = options.wscale.rcv;
+}
+
+void dump_sequence(int fd, abi::tcp_dump& state) {
+  state.rcv_nxt = dump_queue_end(fd, Queue::kReceive).value;
+  state.write_seq = dump_queue_end(fd, Queue::kSend).value;
+  const QueueLengths lengths = dump_queue_lengths(fd);
+  state.copied_seq = state.rcv_nxt - lengths.received;
+  state.snd_una = state.write_seq - lengths.unacknowledged;
+  state.snd_nxt = state.write_seq - lengths.unsent;
+}
+
+void dump_window_into(int fd, abi::tcp_dump& state) {
+  const RepairWindow window = dump_window(fd);
+  state.snd_wl1 = window.snd_wl1;
+  state.snd_wnd = window.snd_wnd;
+  state.max_window = window.max_window;
+  state.rcv_wnd = window.rcv_wnd;
+  state.rcv_wup = window.rcv_wup;
+}
+
+}  // namespace
+
+Dump dump_by_repair(int fd) {
+  Dump dump;
+  abi::tcp_dump& state = dump.state;
+  state.refused = refusals(fd);
+  if ((state.refused & abi::DUMP_MPTCP) != 0) return dump;  // has no TCP_REPAIR
+  dump_info(fd, state);
+  if (state.state != BPF_TCP_ESTABLISHED) return dump;  // a FIN would count as a byte below
+  if (has_urgent_data(fd)) state.refused |= abi::DUMP_URGENT;
+  const RepairVisit repair(fd);
+  state.now_ns = monotonic_ns();
+  dump_sequence(fd, state);
+  dump_window_into(fd, state);
+  state.mss_clamp = dump_mss(fd);
+  if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0) state.tsval_now = dump_tsval(fd);
+  return dump;
+}
+
+}  // namespace tcpmig::conn

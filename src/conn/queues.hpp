@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <tcpmig/snapshot.hpp>
+
+namespace tcpmig::conn {
+
+/// The two queues of a connection as TCP_REPAIR names them (TCP_RECV_QUEUE, TCP_SEND_QUEUE).
+enum class Queue : int { kReceive = 1, kSend = 2 };
+
+/// The sequence number after the last byte in the queue: rcv_nxt, or write_seq (which is snd_nxt
+/// only when nothing is unsent). In repair.
+Seq dump_queue_end(int fd, Queue queue);
+/// The sequence number before the first byte that will be in the queue: the end minus its length.
+/// In repair, after bind, before connect: the kernel takes it only in state CLOSE and with empty
+/// queues.
+void restore_queue_start(int fd, Queue queue, Seq start);
+
+/// Bytes in the queues; in state ESTABLISHED only (a FIN counts as one byte in some of them).
+struct QueueLengths {
+  std::uint32_t received = 0;        ///< SIOCINQ: acknowledged, not read
+  std::uint32_t unacknowledged = 0;  ///< SIOCOUTQ: write_seq - snd_una, what is unsent included
+  std::uint32_t unsent = 0;          ///< SIOCOUTQNSD
+};
+QueueLengths dump_queue_lengths(int fd);
+
+/// Reads (and consumes) at most `count` bytes that are there, without waiting, and appends them.
+/// Not in repair (EPERM there).
+void read_received(int fd, std::size_t count, std::vector<std::byte>& into);
+/// The same without consuming: everything that is there.
+std::vector<std::byte> peek_received(int fd);
+/// Puts bytes into the receive queue, as if they had arrived and been acknowledged. In repair,
+/// connected.
+void restore_received(int fd, std::span<const std::byte> bytes);
+
+}  // namespace tcpmig::conn

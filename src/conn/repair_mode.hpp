@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+namespace tcpmig::conn {
+
+/// TCP_REPAIR on: the kernel lets state be read and written, and close() sends nothing. It does NOT
+/// stop the socket from accepting and acknowledging data (docs/kernel-notes.md): that is the lock's
+/// work. Needs CAP_NET_ADMIN in the user namespace that owns the network namespace; not for a
+/// listener.
+void enter_repair(int fd);
+/// TCP_REPAIR_OFF_NO_WP: plain "off" sends a window probe, this does not. Clears SO_REUSEADDR (the
+/// kernel sets it to "force" while in repair and to "no" afterwards): whoever cares sets it again.
+void leave_repair(int fd);
+
+/// In repair while it lives; leaves it as it was, SO_REUSEADDR included.
+class RepairVisit {
+ public:
+  explicit RepairVisit(int fd);
+  ~RepairVisit();
+  RepairVisit(const RepairVisit&) = delete;
+  RepairVisit& operator=(const RepairVisit&) = delete;
+
+ private:
+  int fd_;
+  int reuse_address_;
+};
+
+/// Whether this process may use TCP_REPAIR, tried on a socket of its own in this thread's network
+/// namespace.
+bool may_repair() noexcept;
+
+}  // namespace tcpmig::conn
