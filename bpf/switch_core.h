@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* The switch: one decision for both backends. The backend's header (lib/frame_tc.h or lib/frame_xdp.h) comes first and gives
- * frame_context and the frame_* functions; this file and what it includes do the rest.
+/* The switch: one decision for both backends. The backend's header (lib/frame_tc.h or
+ * lib/frame_xdp.h) comes first and gives frame_context and the frame_* functions; this file and
+ * what it includes do the rest.
  *
- *      parse -> control datagram? -> destination a VIP? -> source a VPA? -> destination a VPA? -> else the kernel's
+ *      parse -> control datagram? -> destination a VIP? -> source a VPA? -> destination a VPA? ->
+ * else the kernel's
  *
- * Everything is decided on values; a packet is changed only when its next hop is known, and state changes only when the packet will go out. */
+ * Everything is decided on values; a packet is changed only when its next hop is known, and state
+ * changes only when the packet will go out. */
 #ifndef TCPMIG_SWITCH_CORE_H
 #define TCPMIG_SWITCH_CORE_H
 
@@ -12,9 +15,11 @@
 #include "switch_core_icmp.h"
 #include "switch_core_tcp.h"
 
-static __always_inline bool is_control(const struct switch_settings *settings, const struct packet *packet)
+static __always_inline bool is_control(const struct switch_settings *settings,
+				       const struct packet *packet)
 {
-	return packet->protocol == IPPROTO_UDP && packet->destination_port == settings->control_port &&
+	return packet->protocol == IPPROTO_UDP &&
+	       packet->destination_port == settings->control_port &&
 	       !(packet->state & PACKET_NO_TRANSPORT);
 }
 
@@ -52,7 +57,8 @@ static __always_inline int from_vpa(frame_context *ctx, const struct packet *pac
 	return steer_outward(ctx, packet);
 }
 
-/* What remains once the rules of the side have been applied: VIPs, on either side and in either direction. */
+/* What remains once the rules of the side have been applied: VIPs, on either side and in either
+ * direction. */
 static __always_inline int steer_vip(frame_context *ctx, const struct packet *packet)
 {
 	__s32 service = vip_lookup(&packet->destination, packet->destination_port);

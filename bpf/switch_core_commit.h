@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* COMMIT: the one message that moves a flow, as a decision on the owner word and a compare-and-swap.
+/* COMMIT: the one message that moves a flow, as a decision on the owner word and a
+ * compare-and-swap.
  *
  *                      absent or dead        live
- *   sender             a dispatcher          the owner            the previous owner, owner silent    anyone else
- *   generation         newer than any known  current + 1          current + 1
- *   then               create / revive       move                 take back                           refuse
+ *   sender             a dispatcher          the owner            the previous owner, owner silent
+ * anyone else generation         newer than any known  current + 1          current + 1 then create
+ * / revive       move                 take back                           refuse
  *
- * and a repeat of the COMMIT that made the present word is answered like the first as long as the new owner is silent. */
+ * and a repeat of the COMMIT that made the present word is answered like the first as long as the
+ * new owner is silent. */
 #ifndef TCPMIG_SWITCH_CORE_COMMIT_H
 #define TCPMIG_SWITCH_CORE_COMMIT_H
 
@@ -25,10 +27,10 @@ struct request {
 /* Outcomes. Refusals are negative: -enum wire_reason. */
 enum verdict {
 	VERDICT_CREATE = 1, /* no element in the table */
-	VERDICT_REVIVE,     /* a dead one */
-	VERDICT_MOVE,       /* a live one changes hands */
+	VERDICT_REVIVE,	    /* a dead one */
+	VERDICT_MOVE,	    /* a live one changes hands */
 	VERDICT_TAKE_BACK,  /* ... back to its previous owner */
-	VERDICT_REPEAT,     /* applied already */
+	VERDICT_REPEAT,	    /* applied already */
 	VERDICT_CONTENTION,
 };
 
@@ -40,14 +42,16 @@ static __always_inline __u32 next_generation(__u32 generation)
 /* A live entry. */
 static __always_inline int judge_live(union flow_owner owner, struct request request)
 {
-	bool is_owner = owner.is.owner == request.sender, is_previous = owner.is.previous == request.sender;
+	bool is_owner = owner.is.owner == request.sender,
+	     is_previous = owner.is.previous == request.sender;
 
 	if (!is_owner && !is_previous)
 		return -REASON_NOT_ENTITLED;
-	if (is_previous && owner.is.generation == request.generation && owner.is.owner == request.target &&
-	    owner.is.port == request.port)
+	if (is_previous && owner.is.generation == request.generation &&
+	    owner.is.owner == request.target && owner.is.port == request.port)
 		/* a repeat of a taking back is answered in any case: its answer was lost */
-		return owner.is.spoke && request.target != request.sender ? -REASON_ALREADY_SPOKE : VERDICT_REPEAT;
+		return owner.is.spoke && request.target != request.sender ? -REASON_ALREADY_SPOKE
+									  : VERDICT_REPEAT;
 	if (request.generation != next_generation(owner.is.generation))
 		return -REASON_STALE_GENERATION;
 	if (is_owner)
@@ -57,9 +61,11 @@ static __always_inline int judge_live(union flow_owner owner, struct request req
 	return request.target == request.sender ? VERDICT_TAKE_BACK : VERDICT_MOVE;
 }
 
-/* Judges a request by the entry as it is now. `*current` is the generation the switch knows, 0 if none. */
+/* Judges a request by the entry as it is now. `*current` is the generation the switch knows, 0 if
+ * none. */
 static __always_inline int judge(const struct switch_settings *settings, const struct flow_key *key,
-				 const struct flow_value *flow, union flow_owner owner, struct request request, __u64 now)
+				 const struct flow_value *flow, union flow_owner owner,
+				 struct request request, __u64 now)
 {
 	if (flow && !flow_is_dead(settings, flow, owner, now))
 		return judge_live(owner, request);
@@ -69,7 +75,8 @@ static __always_inline int judge(const struct switch_settings *settings, const s
 		return VERDICT_CREATE;
 	if (flow_is_condemned(owner))
 		return VERDICT_CONTENTION;
-	return generation_newer(request.generation, owner.is.generation) ? VERDICT_REVIVE : -REASON_STALE_GENERATION;
+	return generation_newer(request.generation, owner.is.generation) ? VERDICT_REVIVE
+									 : -REASON_STALE_GENERATION;
 }
 
 static __always_inline union flow_owner owner_of(struct request request)
@@ -83,10 +90,11 @@ static __always_inline union flow_owner owner_of(struct request request)
 	return owner;
 }
 
-/* A new entry, complete before anyone can see it. 0, -REASON_TABLE_FULL, or VERDICT_CONTENTION: another CPU was first. */
+/* A new entry, complete before anyone can see it. 0, -REASON_TABLE_FULL, or VERDICT_CONTENTION:
+ * another CPU was first. */
 static __noinline int flow_create(const struct flow_key *key, __u64 word, __u32 service, __u64 now)
 {
-	struct flow_value value = { .committed_ns = now, .last_seen_ns = now, .service = service };
+	struct flow_value value = {.committed_ns = now, .last_seen_ns = now, .service = service};
 	long error;
 
 	if (!key)
@@ -95,14 +103,15 @@ static __noinline int flow_create(const struct flow_key *key, __u64 word, __u32 
 	error = bpf_map_update_elem(&flows, key, &value, BPF_NOEXIST);
 	if (error == 0)
 		return 0;
-	/* EEXIST, or EBUSY when this CPU was interrupted inside the same bucket; all else says that there is no room */
+	/* EEXIST, or EBUSY when this CPU was interrupted inside the same bucket; all else says that
+	 * there is no room */
 	return error == -17 || error == -16 ? VERDICT_CONTENTION : -REASON_TABLE_FULL;
 }
 
-/* A dead element gets a new life. It is first made nobody's (an expired one still carries its owner, and a new time would bring that one
- * back to life), then cleaned, then given away. */
-static __always_inline bool flow_revive(struct flow_value *flow, union flow_owner before, union flow_owner after, __u16 service,
-					__u64 now)
+/* A dead element gets a new life. It is first made nobody's (an expired one still carries its
+ * owner, and a new time would bring that one back to life), then cleaned, then given away. */
+static __always_inline bool flow_revive(struct flow_value *flow, union flow_owner before,
+					union flow_owner after, __u16 service, __u64 now)
 {
 	union flow_owner nobody = {};
 
@@ -117,8 +126,9 @@ static __always_inline bool flow_revive(struct flow_value *flow, union flow_owne
 }
 
 /* Does what was judged. 0, a refusal, or VERDICT_CONTENTION: judge again. */
-static __always_inline int apply(struct flow_value *flow, const struct flow_key *key, union flow_owner before,
-				 struct request request, int verdict, __u64 now)
+static __always_inline int apply(struct flow_value *flow, const struct flow_key *key,
+				 union flow_owner before, struct request request, int verdict,
+				 __u64 now)
 {
 	union flow_owner after = owner_of(request);
 	bool swapped;
@@ -138,10 +148,10 @@ static __always_inline int apply(struct flow_value *flow, const struct flow_key 
 	return 0;
 }
 
-/* Judges and, with `change`, applies. Returns the verdict (> 0), or a refusal (< 0); *current is the generation that the
- * switch knows, 0 if none. */
-static __noinline int commit(const struct flow_key *key, const struct request *asked, __u64 now, bool change,
-			     __u32 *current)
+/* Judges and, with `change`, applies. Returns the verdict (> 0), or a refusal (< 0); *current is
+ * the generation that the switch knows, 0 if none. */
+static __noinline int commit(const struct flow_key *key, const struct request *asked, __u64 now,
+			     bool change, __u32 *current)
 {
 	const struct switch_settings *settings = switch_settings();
 	struct request request;

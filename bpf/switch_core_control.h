@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* Control datagrams that are addressed to the switch (shared/wire.h): checked, applied, and sent on to the target or back to the sender, all in
- * the program: no process of the switch is in the path of a transfer. */
+/* Control datagrams that are addressed to the switch (shared/wire.h): checked, applied, and sent on
+ * to the target or back to the sender, all in the program: no process of the switch is in the path
+ * of a transfer. */
 #ifndef TCPMIG_SWITCH_CORE_CONTROL_H
 #define TCPMIG_SWITCH_CORE_CONTROL_H
 
@@ -11,17 +12,18 @@
 
 enum {
 	CONTROL_OK = SWITCH_COUNTER_MAX, /* stands for "go on"; no counter has this number */
-	CONTROL_ANSWER = 1000,           /* stands for "send the answer"; no action has this number */
+	CONTROL_ANSWER = 1000, /* stands for "send the answer"; no action has this number */
 };
 
-/* What is kept of a header that was checked: the header itself is too large for every stack frame. */
+/* What is kept of a header that was checked: the header itself is too large for every stack frame.
+ */
 struct message {
 	struct ip_address client;
 	struct request request;
 	__be16 client_port;
 	__u8 type;
 	/* the answer, when control_transfer() says CONTROL_ANSWER: */
-	__u8 answer;  /* enum wire_type */
+	__u8 answer;   /* enum wire_type */
 	__u32 current; /* generation the switch knows */
 	__u8 reason;   /* enum wire_reason */
 	__u8 pad[3];
@@ -38,20 +40,23 @@ static __always_inline __u32 control_csum_offset(const struct packet *packet)
 }
 
 /* Is it a message, and one for the switch? */
-static __always_inline bool control_is_sound(const struct packet *packet, const struct wire_header *header)
+static __always_inline bool control_is_sound(const struct packet *packet,
+					     const struct wire_header *header)
 {
 	if (header->magic != __builtin_bswap32(WIRE_MAGIC) || header->version != WIRE_VERSION)
 		return false;
 	if (header->type < WIRE_COMMIT || header->type > WIRE_RENEW || header->lane >= MAX_LANES)
 		return false;
-	if (header->family != packet->family || __builtin_bswap32(header->generation) > GENERATION_MASK)
+	if (header->family != packet->family ||
+	    __builtin_bswap32(header->generation) > GENERATION_MASK)
 		return false;
 	if ((header->flags & WIRE_FLAG_TAKE_BACK) && header->target != header->sender)
 		return false;
 	return __builtin_bswap32(header->payload_length) == packet->payload - WIRE_HEADER_SIZE;
 }
 
-static __always_inline __u64 control_tag(const struct node_entry *node, const struct wire_header *header)
+static __always_inline __u64 control_tag(const struct node_entry *node,
+					 const struct wire_header *header)
 {
 	return siphash_words(&node->keys.key[header->key_id & 1], header, WIRE_TAGGED / 8);
 }
@@ -84,30 +89,37 @@ static __always_inline bool control_is_new(__u32 sender, __u32 lane, __u64 seque
 /* Exchanges both MAC addresses, both IP addresses and both ports. */
 static __always_inline long control_swap(frame_context *ctx, const struct packet *packet)
 {
-	__be16 ports[2] = { packet->destination_port, packet->source_port };
+	__be16 ports[2] = {packet->destination_port, packet->source_port};
 	struct ip_address addresses[2] KEY_ALIGNED;
-	__be32 v4[2] = { address_v4(&packet->destination), address_v4(&packet->source) };
+	__be32 v4[2] = {address_v4(&packet->destination), address_v4(&packet->source)};
 	__u8 macs[2 * ETH_ALEN];
 
 	address_copy(&addresses[0], &packet->destination);
 	address_copy(&addresses[1], &packet->source);
-	if (frame_load(ctx, 0, macs, sizeof(macs)) || frame_store(ctx, 0, macs + ETH_ALEN, ETH_ALEN) ||
-	    frame_store(ctx, ETH_ALEN, macs, ETH_ALEN) || frame_store(ctx, packet->l4, ports, sizeof(ports)))
+	if (frame_load(ctx, 0, macs, sizeof(macs)) ||
+	    frame_store(ctx, 0, macs + ETH_ALEN, ETH_ALEN) ||
+	    frame_store(ctx, ETH_ALEN, macs, ETH_ALEN) ||
+	    frame_store(ctx, packet->l4, ports, sizeof(ports)))
 		return -1;
 	if (packet->family == FAMILY_IPV4)
-		return frame_store(ctx, ETH_HLEN + __builtin_offsetof(struct iphdr, saddr), v4, sizeof(v4));
-	return frame_store(ctx, ETH_HLEN + __builtin_offsetof(struct ipv6hdr, saddr), addresses, sizeof(addresses));
+		return frame_store(ctx, ETH_HLEN + __builtin_offsetof(struct iphdr, saddr), v4,
+				   sizeof(v4));
+	return frame_store(ctx, ETH_HLEN + __builtin_offsetof(struct ipv6hdr, saddr), addresses,
+			   sizeof(addresses));
 }
 
-/* Sends the datagram back where it came from, as a `type` of the switch. The payload stays attached: no length changes, and the
- * UDP checksum changes only by the header (swapping addresses and ports does not change it). */
-static __noinline int control_bounce(frame_context *ctx, const struct packet *packet, const struct message *message)
+/* Sends the datagram back where it came from, as a `type` of the switch. The payload stays
+ * attached: no length changes, and the UDP checksum changes only by the header (swapping addresses
+ * and ports does not change it). */
+static __noinline int control_bounce(frame_context *ctx, const struct packet *packet,
+				     const struct message *message)
 {
 	const struct node_entry *node;
 	struct wire_header header;
 	__u32 before;
 
-	if (!packet || !message || frame_load(ctx, control_header_offset(packet), &header, sizeof(header)))
+	if (!packet || !message ||
+	    frame_load(ctx, control_header_offset(packet), &header, sizeof(header)))
 		return drop(SW_DROP_BAD_MESSAGE);
 	before = bpf_csum_diff(0, 0, (__be32 *)&header, sizeof(header), 0);
 	node = node_of(__builtin_bswap16(header.sender));
@@ -121,9 +133,12 @@ static __noinline int control_bounce(frame_context *ctx, const struct packet *pa
 	header.target_tag = 0;
 	header.switch_ns = __builtin_bswap64(bpf_ktime_get_ns());
 	header.switch_tag = control_tag(node, &header);
-	if (frame_csum(ctx, packet->family, control_csum_offset(packet),
-		       csum_change_32(before, bpf_csum_diff(0, 0, (__be32 *)&header, sizeof(header), 0)), CSUM_UDP) ||
-	    frame_store(ctx, control_header_offset(packet), &header, sizeof(header)) || control_swap(ctx, packet))
+	if (frame_csum(
+		ctx, packet->family, control_csum_offset(packet),
+		csum_change_32(before, bpf_csum_diff(0, 0, (__be32 *)&header, sizeof(header), 0)),
+		CSUM_UDP) ||
+	    frame_store(ctx, control_header_offset(packet), &header, sizeof(header)) ||
+	    control_swap(ctx, packet))
 		return drop(SW_DROP_BAD_MESSAGE);
 	return frame_return(ctx);
 }
@@ -158,7 +173,8 @@ static __always_inline int refuse(struct message *message, __u8 reason, __u32 cu
 }
 
 /* Checks everything that does not depend on the flow. CONTROL_OK, or what to count. */
-static __noinline __u32 control_check(frame_context *ctx, const struct packet *packet, struct message *message)
+static __noinline __u32 control_check(frame_context *ctx, const struct packet *packet,
+				      struct message *message)
 {
 	struct wire_header header KEY_ALIGNED;
 	const struct node_entry *node;
@@ -183,13 +199,15 @@ static __noinline __u32 control_check(frame_context *ctx, const struct packet *p
 	message->request.service = __builtin_bswap16(header.service);
 	message->client_port = header.client_port;
 	message->type = header.type;
-	if (!control_is_new(message->request.sender, header.lane, __builtin_bswap64(header.sequence)))
+	if (!control_is_new(message->request.sender, header.lane,
+			    __builtin_bswap64(header.sequence)))
 		return SW_REFUSED_REPLAY;
 	return CONTROL_OK;
 }
 
 /* The key of the flow that a message names; false: no such service in this family. */
-static __always_inline bool message_key(const struct packet *packet, const struct message *message, struct flow_key *key)
+static __always_inline bool message_key(const struct packet *packet, const struct message *message,
+					struct flow_key *key)
 {
 	__u32 id = message->request.service;
 	const struct service_entry *service = bpf_map_lookup_elem(&services, &id);
@@ -200,22 +218,27 @@ static __always_inline bool message_key(const struct packet *packet, const struc
 	vip = packet->family == FAMILY_IPV4 ? &service->vip4 : &service->vip6;
 	if (address_is_zero(vip))
 		return false;
-	flow_key_of(key, packet->family, &message->client, vip, message->client_port, service->port);
+	flow_key_of(key, packet->family, &message->client, vip, message->client_port,
+		    service->port);
 	return true;
 }
 
 /* When the switch committed, for those who measure: not under the tags. */
-static __always_inline long control_stamp(frame_context *ctx, const struct packet *packet, __u64 now)
+static __always_inline long control_stamp(frame_context *ctx, const struct packet *packet,
+					  __u64 now)
 {
-	__u32 offset = control_header_offset(packet) + __builtin_offsetof(struct wire_header, switch_ns);
+	__u32 offset =
+	    control_header_offset(packet) + __builtin_offsetof(struct wire_header, switch_ns);
 	__u32 before[2], after[2];
 	__u64 stamp = __builtin_bswap64(now);
 
 	__builtin_memcpy(after, &stamp, sizeof(after));
-	if (frame_load(ctx, offset, before, sizeof(before)) || frame_store(ctx, offset, after, sizeof(after)))
+	if (frame_load(ctx, offset, before, sizeof(before)) ||
+	    frame_store(ctx, offset, after, sizeof(after)))
 		return -1;
 	return frame_csum(ctx, packet->family, control_csum_offset(packet),
-			  csum_change_32(before[0], after[0]) + csum_change_32(before[1], after[1]), CSUM_UDP);
+			  csum_change_32(before[0], after[0]) + csum_change_32(before[1], after[1]),
+			  CSUM_UDP);
 }
 
 /* Where a transfer goes. */
@@ -229,7 +252,8 @@ struct onward {
 	__u8 pad[6];
 } __attribute__((aligned(8)));
 
-static __noinline int onward_find(frame_context *ctx, const struct packet *packet, struct onward *onward)
+static __noinline int onward_find(frame_context *ctx, const struct packet *packet,
+				  struct onward *onward)
 {
 	struct bpf_fib_lookup fib;
 	struct hop hop;
@@ -249,9 +273,10 @@ static __noinline int onward_find(frame_context *ctx, const struct packet *packe
 	return 0;
 }
 
-/* On to the target's own address: the datagram stays as it is but for the destination and, in a COMMIT, the stamp. */
-static __noinline int control_forward(frame_context *ctx, const struct packet *packet, const struct onward *onward,
-				      __u64 stamp)
+/* On to the target's own address: the datagram stays as it is but for the destination and, in a
+ * COMMIT, the stamp. */
+static __noinline int control_forward(frame_context *ctx, const struct packet *packet,
+				      const struct onward *onward, __u64 stamp)
 {
 	struct bpf_fib_lookup fib;
 
@@ -263,13 +288,15 @@ static __noinline int control_forward(frame_context *ctx, const struct packet *p
 	__builtin_memcpy(fib.smac, onward->macs, ETH_ALEN);
 	__builtin_memcpy(fib.dmac, onward->macs + ETH_ALEN, ETH_ALEN);
 	if ((stamp && control_stamp(ctx, packet, stamp)) ||
-	    frame_replace_address(ctx, packet, false, &onward->to, control_csum_offset(packet), CSUM_UDP))
+	    frame_replace_address(ctx, packet, false, &onward->to, control_csum_offset(packet),
+				  CSUM_UDP))
 		return drop(SW_DROP_BAD_MESSAGE);
 	return send(ctx, packet, onward->route, &fib);
 }
 
 /* The target's own address in the family of the packet; false: there is no such node. */
-static __always_inline bool target_address(const struct packet *packet, __u32 id, struct ip_address *to)
+static __always_inline bool target_address(const struct packet *packet, __u32 id,
+					   struct ip_address *to)
 {
 	const struct node_entry *node = node_of(id);
 
@@ -287,9 +314,10 @@ static __always_inline __u32 verdict_counter(int verdict)
 }
 
 /* COMMIT and DATA. The route is found first: a flow is not given to a node that cannot be told. */
-static __noinline int control_transfer(frame_context *ctx, const struct packet *packet, struct message *message)
+static __noinline int control_transfer(frame_context *ctx, const struct packet *packet,
+				       struct message *message)
 {
-	struct onward onward = { .route = ROUTE_SEND };
+	struct onward onward = {.route = ROUTE_SEND};
 	struct flow_key key KEY_ALIGNED;
 	__u64 now = bpf_ktime_get_ns();
 	bool returns, commits;
@@ -308,7 +336,8 @@ static __noinline int control_transfer(frame_context *ctx, const struct packet *
 		onward_find(ctx, packet, &onward);
 	if (onward.route == ROUTE_UNTOUCHED)
 		return leave_to_kernel(SW_SLOW_PATH);
-	verdict = commit(&key, &message->request, now, commits && onward.route != ROUTE_NONE, &current);
+	verdict =
+	    commit(&key, &message->request, now, commits && onward.route != ROUTE_NONE, &current);
 	if (verdict == VERDICT_CONTENTION)
 		return drop(SW_DROP_CONTENTION);
 	if (verdict < 0)
@@ -352,7 +381,8 @@ static __noinline int control_lease(const struct packet *packet, const struct me
 	return drop(SW_RENEWED);
 }
 
-/* A datagram on the control port of one of the switch's own addresses, from the side of the nodes. */
+/* A datagram on the control port of one of the switch's own addresses, from the side of the nodes.
+ */
 static __noinline int control(frame_context *ctx, const struct packet *packet)
 {
 	struct message message = {};

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* ICMP errors: they quote the packet that caused them, and who gets the error must recognise the quote as its own. So the quote is translated
- * back along with the outer header: for an error to a VIP the quoted source, for one from a node the quoted destination.
+/* ICMP errors: they quote the packet that caused them, and who gets the error must recognise the
+ * quote as its own. So the quote is translated back along with the outer header: for an error to a
+ * VIP the quoted source, for one from a node the quoted destination.
  *
- * Only 8 bytes of the quoted TCP header need be there (RFC 792); its checksum is kept right if it is. */
+ * Only 8 bytes of the quoted TCP header need be there (RFC 792); its checksum is kept right if it
+ * is. */
 #ifndef TCPMIG_SWITCH_CORE_ICMP_H
 #define TCPMIG_SWITCH_CORE_ICMP_H
 
@@ -24,9 +26,11 @@ static __always_inline bool is_icmp_error(const struct packet *packet)
 {
 	__u8 type = packet->icmp_type;
 
-	if (packet->family == FAMILY_IPV4) /* destination unreachable, time exceeded, parameter problem */
+	if (packet->family ==
+	    FAMILY_IPV4) /* destination unreachable, time exceeded, parameter problem */
 		return packet->protocol == IPPROTO_ICMP && (type == 3 || type == 11 || type == 12);
-	return packet->protocol == IPPROTO_ICMPV6 && type >= 1 && type <= 4; /* RFC 4443, 3.1 to 3.4 */
+	return packet->protocol == IPPROTO_ICMPV6 && type >= 1 &&
+	       type <= 4; /* RFC 4443, 3.1 to 3.4 */
 }
 
 static __always_inline __u32 quote_ipv4(frame_context *ctx, struct quote *quote)
@@ -51,7 +55,8 @@ static __always_inline __u32 quote_ipv6(frame_context *ctx, struct quote *quote)
 
 	if (frame_load(ctx, quote->l3, &ip, sizeof(ip)) || ip.version != 6)
 		return SW_DROP_MALFORMED;
-	if (ip.nexthdr != IPPROTO_TCP) /* extension headers in quotes are not walked: our side sends none */
+	if (ip.nexthdr !=
+	    IPPROTO_TCP) /* extension headers in quotes are not walked: our side sends none */
 		return SW_DROP_NOT_TCP;
 	quote->l4 = quote->l3 + sizeof(ip);
 	address_copy_words(&quote->source, &ip.saddr);
@@ -60,7 +65,8 @@ static __always_inline __u32 quote_ipv6(frame_context *ctx, struct quote *quote)
 }
 
 /* Reads the quote. 0, or the reason to drop. */
-static __noinline __u32 quote_read(frame_context *ctx, const struct packet *packet, struct quote *quote)
+static __noinline __u32 quote_read(frame_context *ctx, const struct packet *packet,
+				   struct quote *quote)
 {
 	__u32 end, reason;
 	__be16 ports[2];
@@ -81,8 +87,10 @@ static __noinline __u32 quote_read(frame_context *ctx, const struct packet *pack
 	return 0;
 }
 
-/* Replaces address and port inside the quote. Returns by how much the ICMP checksum changes, negative on error. */
-static __always_inline __s64 quote_rewrite(frame_context *ctx, const struct packet *packet, const struct quote *quote,
+/* Replaces address and port inside the quote. Returns by how much the ICMP checksum changes,
+ * negative on error. */
+static __always_inline __s64 quote_rewrite(frame_context *ctx, const struct packet *packet,
+					   const struct quote *quote,
 					   const struct steering *steering)
 {
 	const struct ip_address *from = steering->outward ? &quote->destination : &quote->source;
@@ -111,15 +119,16 @@ static __always_inline __s64 quote_rewrite(frame_context *ctx, const struct pack
 			return -1;
 	}
 	at = quote->l3 + (v4 ? (destination ? 16 : 12) : (destination ? 24 : 8));
-	if (v4 ? frame_store(ctx, at, &steering->address.bytes[12], 4) : frame_store(ctx, at, &steering->address, 16))
+	if (v4 ? frame_store(ctx, at, &steering->address.bytes[12], 4)
+	       : frame_store(ctx, at, &steering->address, 16))
 		return -1;
 	if (frame_store(ctx, quote->l4 + (destination ? 2 : 0), &steering->port, 2))
 		return -1;
 	return (__s64)csum_fold_32(change);
 }
 
-static __noinline int icmp_rewrite(frame_context *ctx, const struct packet *packet, const struct quote *quote,
-				   const struct steering *steering)
+static __noinline int icmp_rewrite(frame_context *ctx, const struct packet *packet,
+				   const struct quote *quote, const struct steering *steering)
 {
 	__u32 check = packet ? packet->l4 + 2 : 0;
 	__s64 change;
@@ -134,8 +143,9 @@ static __noinline int icmp_rewrite(frame_context *ctx, const struct packet *pack
 				     packet->family == FAMILY_IPV6 ? check : 0, 0);
 }
 
-static __always_inline int forward_icmp(frame_context *ctx, const struct packet *packet, const struct quote *quote,
-					const struct steering *steering, enum route route, const struct bpf_fib_lookup *fib)
+static __always_inline int forward_icmp(frame_context *ctx, const struct packet *packet,
+					const struct quote *quote, const struct steering *steering,
+					enum route route, const struct bpf_fib_lookup *fib)
 {
 	if (icmp_rewrite(ctx, packet, quote, steering))
 		return drop(SW_DROP_MALFORMED);
@@ -147,7 +157,7 @@ static __always_inline int forward_icmp(frame_context *ctx, const struct packet 
 static __noinline int icmp_inward(frame_context *ctx, const struct packet *packet)
 {
 	const struct switch_settings *settings = switch_settings();
-	struct steering steering = { .counter = SW_ICMP_TRANSLATED };
+	struct steering steering = {.counter = SW_ICMP_TRANSLATED};
 	struct flow_key key KEY_ALIGNED;
 	struct bpf_fib_lookup fib;
 	union flow_owner owner = {};
@@ -166,7 +176,8 @@ static __noinline int icmp_inward(frame_context *ctx, const struct packet *packe
 	if (service <= 0 || !address_equal(&quote.source, &packet->destination))
 		return drop(SW_DROP_NOT_TCP);
 	steering.service = service;
-	flow_key_of(&key, packet->family, &quote.destination, &quote.source, quote.destination_port, quote.source_port);
+	flow_key_of(&key, packet->family, &quote.destination, &quote.source, quote.destination_port,
+		    quote.source_port);
 	if (flow_find(settings, &key, now, &owner)) {
 		steering.node = owner.is.owner;
 		steering.port = __builtin_bswap16(owner.is.port);
@@ -189,7 +200,7 @@ static __noinline int icmp_inward(frame_context *ctx, const struct packet *packe
 static __noinline int icmp_outward(frame_context *ctx, const struct packet *packet)
 {
 	const struct switch_settings *settings = switch_settings();
-	struct steering steering = { .counter = SW_ICMP_TRANSLATED };
+	struct steering steering = {.counter = SW_ICMP_TRANSLATED};
 	struct flow_key key KEY_ALIGNED;
 	struct bpf_fib_lookup fib;
 	union flow_owner owner = {};
@@ -207,7 +218,8 @@ static __noinline int icmp_outward(frame_context *ctx, const struct packet *pack
 		reason = SW_DROP_NOT_TCP;
 	if (reason)
 		return drop(reason);
-	flow_key_of(&key, packet->family, &quote.source, &steering.address, quote.source_port, steering.port);
+	flow_key_of(&key, packet->family, &quote.source, &steering.address, quote.source_port,
+		    steering.port);
 	flow = flow_find(settings, &key, bpf_ktime_get_coarse_ns(), &owner);
 	reason = speaker_check(&key, packet, steering.node, quote.destination_port, flow, owner);
 	if (reason)

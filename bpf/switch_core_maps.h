@@ -10,10 +10,11 @@
 #include "lib/replay.h"
 #include "shared/switch_maps.h"
 
-/* Owned flows. A plain hash: a full table refuses a transfer, it never evicts (invariant 6). Not preallocated: a million preallocated entries
- * would lock 170 MB at load; the price, an allocation from a per-CPU cache at COMMIT, is some 50 ns (a failed one is TABLE_FULL, so a
- * relay). Freed elements are reused at once either way, and nothing here depends on it: programs never delete, user space removes only what is
- * long dead, through switch_forget. */
+/* Owned flows. A plain hash: a full table refuses a transfer, it never evicts (invariant 6). Not
+ * preallocated: a million preallocated entries would lock 170 MB at load; the price, an allocation
+ * from a per-CPU cache at COMMIT, is some 50 ns (a failed one is TABLE_FULL, so a relay). Freed
+ * elements are reused at once either way, and nothing here depends on it: programs never delete,
+ * user space removes only what is long dead, through switch_core_forget.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1048576);
@@ -88,7 +89,7 @@ struct replay_window {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_NODES * MAX_LANES);
+	__uint(max_entries, MAX_NODES *MAX_LANES);
 	__type(key, __u32);
 	__type(value, struct replay_window);
 } replay SEC(".maps");

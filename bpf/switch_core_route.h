@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* The next hop, asked for before anything is rewritten: so that a packet that cannot be forwarded by us can still be given to
- * the kernel as it came (it answers with "time exceeded" or "fragmentation needed"), and so that no state changes for a
- * packet that will not go out. */
+/* The next hop, asked for before anything is rewritten: so that a packet that cannot be forwarded
+ * by us can still be given to the kernel as it came (it answers with "time exceeded" or
+ * "fragmentation needed"), and so that no state changes for a packet that will not go out. */
 #ifndef TCPMIG_SWITCH_CORE_ROUTE_H
 #define TCPMIG_SWITCH_CORE_ROUTE_H
 
@@ -9,11 +9,11 @@
 
 #include "lib/parse.h"
 
-
 enum route {
-	ROUTE_SEND,      /* neighbour known: set the MACs, send */
+	ROUTE_SEND,	 /* neighbour known: set the MACs, send */
 	ROUTE_NEIGHBOUR, /* its MAC is not known yet: the kernel asks for it while it sends */
-	ROUTE_KERNEL,    /* rewrite, then the kernel forwards: it must resolve, fragment or encapsulate */
+	ROUTE_KERNEL, /* rewrite, then the kernel forwards: it must resolve, fragment or encapsulate
+		       */
 	ROUTE_UNTOUCHED, /* the kernel gets it as it came, to tell the sender what is wrong */
 	ROUTE_NONE,
 };
@@ -29,8 +29,8 @@ struct hop {
 /* libc's numbers (bits/socket.h has no BPF target) */
 enum { FIB_AF_INET = 2, FIB_AF_INET6 = 10 };
 
-static __always_inline void route_ask(struct bpf_fib_lookup *fib, const struct packet *packet, struct hop hop, __u32 ifindex,
-				      __u32 segment)
+static __always_inline void route_ask(struct bpf_fib_lookup *fib, const struct packet *packet,
+				      struct hop hop, __u32 ifindex, __u32 segment)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->ifindex = ifindex;
@@ -51,9 +51,11 @@ static __always_inline void route_ask(struct bpf_fib_lookup *fib, const struct p
 	}
 }
 
-/* `segment`: IP bytes of the largest packet that will be on the wire (of a GSO packet: of one segment), against the route's MTU. */
-static __always_inline enum route route_find(frame_context *ctx, const struct packet *packet, struct hop hop,
-					     __u32 segment, struct bpf_fib_lookup *fib)
+/* `segment`: IP bytes of the largest packet that will be on the wire (of a GSO packet: of one
+ * segment), against the route's MTU. */
+static __always_inline enum route route_find(frame_context *ctx, const struct packet *packet,
+					     struct hop hop, __u32 segment,
+					     struct bpf_fib_lookup *fib)
 {
 	if (packet->ttl <= 1)
 		return ROUTE_UNTOUCHED;

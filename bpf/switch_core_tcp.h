@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* TCP segments: from a client to whoever serves it, and from a node, in the name of the service, to a client. */
+/* TCP segments: from a client to whoever serves it, and from a node, in the name of the service, to
+ * a client. */
 #ifndef TCPMIG_SWITCH_CORE_TCP_H
 #define TCPMIG_SWITCH_CORE_TCP_H
 
@@ -7,8 +8,10 @@
 #include "switch_core_flow.h"
 #include "switch_core_forward.h"
 
-static __always_inline void flow_key_of(struct flow_key *key, __u8 family, const struct ip_address *client,
-					const struct ip_address *vip, __be16 client_port, __be16 vip_port)
+static __always_inline void flow_key_of(struct flow_key *key, __u8 family,
+					const struct ip_address *client,
+					const struct ip_address *vip, __be16 client_port,
+					__be16 vip_port)
 {
 	address_copy(&key->client, client);
 	address_copy(&key->vip, vip);
@@ -18,10 +21,11 @@ static __always_inline void flow_key_of(struct flow_key *key, __u8 family, const
 	key->pad[0] = key->pad[1] = key->pad[2] = 0;
 }
 
-/* VIP and port -> service; 0 with a port of 0 on the VIP's own entry. Negative: not a VIP at all. */
+/* VIP and port -> service; 0 with a port of 0 on the VIP's own entry. Negative: not a VIP at all.
+ */
 static __always_inline __s32 vip_lookup(const struct ip_address *address, __be16 port)
 {
-	struct vip_key key KEY_ALIGNED = { .port = port };
+	struct vip_key key KEY_ALIGNED = {.port = port};
 	__u32 *service;
 
 	address_copy(&key.address, address);
@@ -30,8 +34,9 @@ static __always_inline __s32 vip_lookup(const struct ip_address *address, __be16
 }
 
 /* The live entry of a flow, or NULL: nobody owns it. */
-static __always_inline struct flow_value *flow_find(const struct switch_settings *settings, const struct flow_key *key,
-						    __u64 now, union flow_owner *owner)
+static __always_inline struct flow_value *flow_find(const struct switch_settings *settings,
+						    const struct flow_key *key, __u64 now,
+						    union flow_owner *owner)
 {
 	struct flow_value *flow = bpf_map_lookup_elem(&flows, key);
 
@@ -41,10 +46,13 @@ static __always_inline struct flow_value *flow_find(const struct switch_settings
 	return flow_is_dead(settings, flow, *owner, now) ? NULL : flow;
 }
 
-/* A SYN on a live entry. A closing one has done its duty: the word goes back to "nobody" (the generation stays, to refuse what is
- * stale) and a dispatcher gets the new connection. Any other is the owner's to judge. */
-static __always_inline struct flow_value *syn_on_entry(const struct switch_settings *settings, struct flow_value *flow,
-						       union flow_owner *owner, __u64 now, __u32 *counter)
+/* A SYN on a live entry. A closing one has done its duty: the word goes back to "nobody" (the
+ * generation stays, to refuse what is stale) and a dispatcher gets the new connection. Any other is
+ * the owner's to judge. */
+static __always_inline struct flow_value *syn_on_entry(const struct switch_settings *settings,
+						       struct flow_value *flow,
+						       union flow_owner *owner, __u64 now,
+						       __u32 *counter)
 {
 	for (int i = 0; i < FLOW_ATTEMPTS; i++) {
 		union flow_owner nobody = {};
@@ -69,7 +77,7 @@ static __always_inline struct flow_value *syn_on_entry(const struct switch_setti
 static __noinline int steer_inward(frame_context *ctx, const struct packet *packet, __u32 service)
 {
 	const struct switch_settings *settings = switch_settings();
-	struct steering steering = { .service = service, .counter = SW_TO_OWNER };
+	struct steering steering = {.service = service, .counter = SW_TO_OWNER};
 	struct flow_key key KEY_ALIGNED;
 	struct bpf_fib_lookup fib;
 	union flow_owner owner = {};
@@ -79,8 +87,8 @@ static __noinline int steer_inward(frame_context *ctx, const struct packet *pack
 
 	if (!settings || !packet)
 		return FRAME_TO_KERNEL;
-	flow_key_of(&key, packet->family, &packet->source, &packet->destination, packet->source_port,
-		    packet->destination_port);
+	flow_key_of(&key, packet->family, &packet->source, &packet->destination,
+		    packet->source_port, packet->destination_port);
 	flow = flow_find(settings, &key, now, &owner);
 	if (flow && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		flow = syn_on_entry(settings, flow, &owner, now, &steering.counter);
@@ -90,7 +98,8 @@ static __noinline int steer_inward(frame_context *ctx, const struct packet *pack
 		steering.node = owner.is.owner;
 		steering.port = __builtin_bswap16(owner.is.port);
 	} else {
-		/* for the packets of owned flows this is checked already: their entry was made by a dispatcher that had a connection */
+		/* for the packets of owned flows this is checked already: their entry was made by a
+		 * dispatcher that had a connection */
 		if (vip_lookup(&packet->source, 0) >= 0)
 			return drop(SW_DROP_VIP_SOURCE);
 		steering.node = pick_dispatcher(&key, service, now, true);
@@ -117,10 +126,12 @@ static __always_inline bool is_pure_ack(const struct packet *packet)
 	       !(packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST));
 }
 
-/* May `node` speak from `port` as the service? 0: yes, else the reason to drop. A VPA never speaks to a VIP; that there is no client
- * with such an address need not be looked up for owned flows, as in steer_inward(). */
-static __always_inline __u32 speaker_check(const struct flow_key *key, const struct packet *packet, __u32 node,
-					   __be16 port, bool owned, union flow_owner owner)
+/* May `node` speak from `port` as the service? 0: yes, else the reason to drop. A VPA never speaks
+ * to a VIP; that there is no client with such an address need not be looked up for owned flows, as
+ * in steer_inward(). */
+static __always_inline __u32 speaker_check(const struct flow_key *key, const struct packet *packet,
+					   __u32 node, __be16 port, bool owned,
+					   union flow_owner owner)
 {
 	bool entitled;
 
@@ -132,12 +143,15 @@ static __always_inline __u32 speaker_check(const struct flow_key *key, const str
 		entitled = port == key->vip_port && may_dispatch(key, node);
 	if (entitled)
 		return 0;
-	return packet->protocol == IPPROTO_TCP && is_pure_ack(packet) ? SW_DROP_LATE_ACK : SW_DROP_NOT_OWNER;
+	return packet->protocol == IPPROTO_TCP && is_pure_ack(packet) ? SW_DROP_LATE_ACK
+								      : SW_DROP_NOT_OWNER;
 }
 
-/* The point of no return (invariant 2): the owner's first packet marks the word before it is forwarded. 0, or the reason to drop. */
-static __always_inline __u32 speak(struct flow_value *flow, const struct flow_key *key, const struct packet *packet,
-				   __u32 node, __be16 port, union flow_owner *owner)
+/* The point of no return (invariant 2): the owner's first packet marks the word before it is
+ * forwarded. 0, or the reason to drop. */
+static __always_inline __u32 speak(struct flow_value *flow, const struct flow_key *key,
+				   const struct packet *packet, __u32 node, __be16 port,
+				   union flow_owner *owner)
 {
 	for (int i = 0; i < FLOW_ATTEMPTS; i++) {
 		union flow_owner spoken = *owner;
@@ -159,9 +173,11 @@ static __always_inline __u32 speak(struct flow_value *flow, const struct flow_ke
 	return SW_DROP_CONTENTION;
 }
 
-/* Everything that is asked of a packet whose source is a VPA, whatever it carries: is that its node's interface, what does the
- * world know the service as. Fills `steering`; 0, or the reason to drop. */
-static __always_inline __u32 outward_begin(frame_context *ctx, const struct switch_settings *settings,
+/* Everything that is asked of a packet whose source is a VPA, whatever it carries: is that its
+ * node's interface, what does the world know the service as. Fills `steering`; 0, or the reason to
+ * drop. */
+static __always_inline __u32 outward_begin(frame_context *ctx,
+					   const struct switch_settings *settings,
 					   const struct packet *packet, struct steering *steering)
 {
 	struct vpa vpa = vpa_decode(settings, packet->family, &packet->source);
@@ -192,7 +208,7 @@ static __always_inline __u32 outward_begin(frame_context *ctx, const struct swit
 static __noinline int steer_outward(frame_context *ctx, const struct packet *packet)
 {
 	const struct switch_settings *settings = switch_settings();
-	struct steering steering = { .counter = SW_FROM_NODE };
+	struct steering steering = {.counter = SW_FROM_NODE};
 	struct flow_key key KEY_ALIGNED;
 	struct bpf_fib_lookup fib;
 	union flow_owner owner = {};
@@ -208,7 +224,8 @@ static __noinline int steer_outward(frame_context *ctx, const struct packet *pac
 		reason = SW_DROP_NOT_TCP;
 	if (reason)
 		return drop(reason);
-	flow_key_of(&key, packet->family, &packet->destination, &steering.address, packet->destination_port, steering.port);
+	flow_key_of(&key, packet->family, &packet->destination, &steering.address,
+		    packet->destination_port, steering.port);
 	flow = flow_find(settings, &key, now, &owner);
 	reason = speaker_check(&key, packet, steering.node, packet->source_port, flow, owner);
 	if (reason)

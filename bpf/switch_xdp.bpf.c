@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0-only)
-/* The switch at XDP: one program for interfaces towards clients, one for those towards nodes. */
+/* The switch at XDP: one program for interfaces towards clients, one for those towards nodes,
+ * and one that user space runs to sweep the table. */
 #include "lib/frame_xdp.h"
 #include "switch_core.h"
+#include "switch_core_forget.h"
 
 SEC("xdp") int switch_xdp_clients(frame_context *ctx)
 {
@@ -11,6 +13,11 @@ SEC("xdp") int switch_xdp_clients(frame_context *ctx)
 SEC("xdp") int switch_xdp_nodes(frame_context *ctx)
 {
 	return switch_nodes(ctx);
+}
+
+SEC("syscall") int switch_xdp_forget(struct forget_request *request)
+{
+	return forget(request);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

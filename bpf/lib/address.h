@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /* Addresses as they stand in keys: 16 bytes, IPv4 mapped.
  *
- * struct ip_address is bytes, so clang would move it byte by byte. Whatever these functions are given must lie
- * on 8 bytes (or 4, where the name says so): map values and the members of the shared structs do, locals need
- * KEY_ALIGNED. The verifier rejects a misaligned access to the stack, so a mistake does not go unseen. */
+ * struct ip_address is bytes, so clang would move it byte by byte. Whatever these functions are
+ * given must lie on 8 bytes (or 4, where the name says so): map values and the members of the
+ * shared structs do, locals need KEY_ALIGNED. The verifier rejects a misaligned access to the
+ * stack, so a mistake does not go unseen. */
 #ifndef TCPMIG_LIB_ADDRESS_H
 #define TCPMIG_LIB_ADDRESS_H
 

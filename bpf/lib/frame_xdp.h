@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* The XDP backend: the same functions as frame_tc.h over struct xdp_md. Here a frame is what came over the wire: its checksums are complete
- * (on veth that takes `ethtool -K PEER tx off`), it is no larger than the MTU, and nobody has looked at its MAC address yet. */
+/* The XDP backend: the same functions as frame_tc.h over struct xdp_md. Here a frame is what came
+ * over the wire: its checksums are complete (on veth that takes `ethtool -K PEER tx off`), it is no
+ * larger than the MTU, and nobody has looked at its MAC address yet. */
 #ifndef TCPMIG_LIB_FRAME_XDP_H
 #define TCPMIG_LIB_FRAME_XDP_H
 
@@ -31,7 +32,8 @@ static __noinline int frame_read(frame_context *ctx, struct packet *packet)
 	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	int result;
 
-	if (!packet || data + ETH_HLEN > end || (*(const __u8 *)data & 1)) /* broadcast or multicast: not to be routed */
+	if (!packet || data + ETH_HLEN > end ||
+	    (*(const __u8 *)data & 1)) /* broadcast or multicast: not to be routed */
 		return PARSE_NOT_IP;
 	result = parse_ethernet(data, end, end - data, packet);
 	return result == PARSE_SHORT ? PARSE_NOT_IP : result;
@@ -48,7 +50,8 @@ static __always_inline long frame_load(frame_context *ctx, __u32 offset, void *t
 	return bpf_xdp_load_bytes(ctx, offset, to, length);
 }
 
-static __always_inline long frame_store(frame_context *ctx, __u32 offset, const void *from, __u32 length)
+static __always_inline long frame_store(frame_context *ctx, __u32 offset, const void *from,
+					__u32 length)
 {
 	return bpf_xdp_store_bytes(ctx, offset, (void *)from, length);
 }
@@ -63,7 +66,8 @@ static __always_inline long frame_csum_ip(frame_context *ctx, __u32 offset, __u6
 	return bpf_xdp_store_bytes(ctx, offset, &check, sizeof(check));
 }
 
-static __always_inline long frame_csum(frame_context *ctx, __u8 family, __u32 offset, __u64 change, __u64 flags)
+static __always_inline long frame_csum(frame_context *ctx, __u8 family, __u32 offset, __u64 change,
+				       __u64 flags)
 {
 	__u16 check;
 
@@ -96,8 +100,9 @@ static __always_inline long frame_decrement_ttl(frame_context *ctx, const struct
 }
 
 /* Replaces the source (outward) or the destination address in the IP header and its checksum. */
-static __always_inline long frame_replace_ip(frame_context *ctx, const struct packet *packet, bool outward,
-					     const struct ip_address *to, __u64 change)
+static __always_inline long frame_replace_ip(frame_context *ctx, const struct packet *packet,
+					     bool outward, const struct ip_address *to,
+					     __u64 change)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
@@ -118,9 +123,11 @@ static __always_inline long frame_replace_ip(frame_context *ctx, const struct pa
 	return 0;
 }
 
-/* The same, and in the transport checksum at `check`; check 0: it does not cover addresses (ICMP over IPv4). */
-static __always_inline long frame_replace_address(frame_context *ctx, const struct packet *packet, bool outward,
-						  const struct ip_address *to, __u32 check, __u64 flags)
+/* The same, and in the transport checksum at `check`; check 0: it does not cover addresses (ICMP
+ * over IPv4). */
+static __always_inline long frame_replace_address(frame_context *ctx, const struct packet *packet,
+						  bool outward, const struct ip_address *to,
+						  __u32 check, __u64 flags)
 {
 	const struct ip_address *from = outward ? &packet->source : &packet->destination;
 	__u64 change = csum_change_address(packet->family, from, to);
@@ -131,8 +138,9 @@ static __always_inline long frame_replace_address(frame_context *ctx, const stru
 }
 
 /* The NAT of a TCP segment: one address, one port. The hot path. */
-static __always_inline long frame_rewrite_tcp(frame_context *ctx, const struct packet *packet, bool outward,
-					      const struct ip_address *to, __be16 port)
+static __always_inline long frame_rewrite_tcp(frame_context *ctx, const struct packet *packet,
+					      bool outward, const struct ip_address *to,
+					      __be16 port)
 {
 	const struct ip_address *from = outward ? &packet->source : &packet->destination;
 	__u64 change = csum_change_address(packet->family, from, to);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* From bytes to `struct packet`: what the programs want to know of a packet, in one flat value, so that nothing after it touches
- * packet memory to decide. Works on a pair of pointers, so it serves XDP and tc alike.
+/* From bytes to `struct packet`: what the programs want to know of a packet, in one flat value, so
+ * that nothing after it touches packet memory to decide. Works on a pair of pointers, so it serves
+ * XDP and tc alike.
  *
- * VLAN tags, ARP, everything that is not IP: PARSE_NOT_IP, the kernel's business. A packet whose IP header is in order but whose inside is not
- * (truncated, a TCP offset below 5, flags that TCP never sends) is PARSE_OK with PACKET_MALFORMED: whether that matters
- * depends on whose packet it is, and the addresses say so. */
+ * VLAN tags, ARP, everything that is not IP: PARSE_NOT_IP, the kernel's business. A packet whose IP
+ * header is in order but whose inside is not (truncated, a TCP offset below 5, flags that TCP never
+ * sends) is PARSE_OK with PACKET_MALFORMED: whether that matters depends on whose packet it is, and
+ * the addresses say so. */
 #ifndef TCPMIG_LIB_PARSE_H
 #define TCPMIG_LIB_PARSE_H
 
@@ -20,22 +22,35 @@
 TCPMIG_ABI_BEGIN
 
 enum {
-	PACKET_OFFSET_MASK = 0x3fff, /* above the largest offset parse can find; bounds l4 for the verifier */
-	PARSE_MAX_EXTENSIONS = 4,    /* IPv6 extension headers that are walked */
-	PARSE_PULL = 256,            /* bytes that hold all headers of an ordinary packet and a control header */
-	ICMP_HEADER_SIZE = 8,        /* both families; linux/icmp.h drags in libc's headers, which have no BPF target */
+	PACKET_OFFSET_MASK =
+	    0x3fff, /* above the largest offset parse can find; bounds l4 for the verifier */
+	PARSE_MAX_EXTENSIONS = 4, /* IPv6 extension headers that are walked */
+	PARSE_PULL =
+	    256, /* bytes that hold all headers of an ordinary packet and a control header */
+	ICMP_HEADER_SIZE =
+	    8, /* both families; linux/icmp.h drags in libc's headers, which have no BPF target */
 };
 
 enum parse_result {
 	PARSE_OK,
 	PARSE_NOT_IP,
-	PARSE_SHORT, /* headers end beyond data_end although the packet goes on: pull (tc) and parse again */
+	PARSE_SHORT, /* headers end beyond data_end although the packet goes on: pull (tc) and parse
+			again */
 };
 
-enum tcp_flags { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16, TCP_URG = 32, TCP_FLAGS = 63 };
+enum tcp_flags {
+	TCP_FIN = 1,
+	TCP_SYN = 2,
+	TCP_RST = 4,
+	TCP_PSH = 8,
+	TCP_ACK = 16,
+	TCP_URG = 32,
+	TCP_FLAGS = 63
+};
 
 enum packet_state {
-	PACKET_FRAGMENT = 1,     /* any fragment, the first one too (an IPv6 "atomic fragment" is none, RFC 6946) */
+	PACKET_FRAGMENT =
+	    1, /* any fragment, the first one too (an IPv6 "atomic fragment" is none, RFC 6946) */
 	PACKET_NO_TRANSPORT = 2, /* no transport header in here: a later fragment */
 	PACKET_MALFORMED = 4,
 	PACKET_MAY_FRAGMENT = 8, /* IPv4 without DF */
@@ -45,7 +60,8 @@ struct packet {
 	struct ip_address source;
 	struct ip_address destination;
 	__u32 length;  /* of the IP packet; of a GSO packet: all of it */
-	__u32 payload; /* TCP: bytes of data; UDP: bytes after the UDP header by its own length field */
+	__u32 payload; /* TCP: bytes of data; UDP: bytes after the UDP header by its own length
+			  field */
 	__u32 seq;     /* TCP, host order */
 	__u32 ack;
 	__be16 source_port; /* TCP, UDP */
@@ -55,8 +71,8 @@ struct packet {
 	__u8 protocol;
 	__u8 ttl;
 	__u8 tos;
-	__u8 state;     /* enum packet_state */
-	__u8 tcp_flags; /* enum tcp_flags */
+	__u8 state;	 /* enum packet_state */
+	__u8 tcp_flags;	 /* enum tcp_flags */
 	__u8 tcp_header; /* bytes */
 	__u8 icmp_type;
 	__u8 pad[6];
@@ -73,7 +89,8 @@ PARSE_INLINE bool tcp_flags_absurd(__u8 flags)
 	return !(flags & TCP_FLAGS);
 }
 
-PARSE_INLINE enum parse_result parse_tcp(const void *data, const void *end, __u32 room, struct packet *p)
+PARSE_INLINE enum parse_result parse_tcp(const void *data, const void *end, __u32 room,
+					 struct packet *p)
 {
 	const struct tcphdr *tcp = data + p->l4;
 
@@ -96,7 +113,8 @@ PARSE_INLINE enum parse_result parse_tcp(const void *data, const void *end, __u3
 	return PARSE_OK;
 }
 
-PARSE_INLINE enum parse_result parse_udp(const void *data, const void *end, __u32 room, struct packet *p)
+PARSE_INLINE enum parse_result parse_udp(const void *data, const void *end, __u32 room,
+					 struct packet *p)
 {
 	const struct udphdr *udp = data + p->l4;
 	__u32 length;
@@ -118,7 +136,8 @@ PARSE_INLINE enum parse_result parse_udp(const void *data, const void *end, __u3
 }
 
 /* The transport header. `room`: bytes from there to the end of the IP packet. */
-PARSE_INLINE enum parse_result parse_transport(const void *data, const void *end, __u32 room, struct packet *p)
+PARSE_INLINE enum parse_result parse_transport(const void *data, const void *end, __u32 room,
+					       struct packet *p)
 {
 	if (p->state & PACKET_NO_TRANSPORT)
 		return PARSE_OK;
@@ -138,8 +157,10 @@ PARSE_INLINE enum parse_result parse_transport(const void *data, const void *end
 	return PARSE_OK;
 }
 
-/* `total`: bytes from the IP header to the end of the frame (padding included); `l3`: a constant. */
-PARSE_INLINE enum parse_result parse_ipv4(const void *data, const void *end, __u32 l3, __u32 total, struct packet *p)
+/* `total`: bytes from the IP header to the end of the frame (padding included); `l3`: a constant.
+ */
+PARSE_INLINE enum parse_result parse_ipv4(const void *data, const void *end, __u32 l3, __u32 total,
+					  struct packet *p)
 {
 	const struct iphdr *ip = data + l3;
 	__u32 header, fragment;
@@ -173,8 +194,9 @@ PARSE_INLINE enum parse_result parse_ipv4(const void *data, const void *end, __u
 	return parse_transport(data, end, p->length - header, p);
 }
 
-/* Walks the extension headers. Returns the offset of the transport header from the start of the frame, 0 when data_end is
- * in the way, and sets p->protocol to what follows, or to the extension header it cannot step over. */
+/* Walks the extension headers. Returns the offset of the transport header from the start of the
+ * frame, 0 when data_end is in the way, and sets p->protocol to what follows, or to the extension
+ * header it cannot step over. */
 PARSE_INLINE __u32 parse_extensions(const void *data, const void *end, __u32 l3, struct packet *p)
 {
 	__u32 offset = l3 + sizeof(struct ipv6hdr);
@@ -183,13 +205,14 @@ PARSE_INLINE __u32 parse_extensions(const void *data, const void *end, __u32 l3,
 		const struct ipv6_opt_hdr *extension = data + offset;
 		__u8 kind = p->protocol;
 
-		if (kind != IPPROTO_HOPOPTS && kind != IPPROTO_DSTOPTS && kind != IPPROTO_FRAGMENT &&
-		    kind != IPPROTO_ROUTING)
+		if (kind != IPPROTO_HOPOPTS && kind != IPPROTO_DSTOPTS &&
+		    kind != IPPROTO_FRAGMENT && kind != IPPROTO_ROUTING)
 			break;
 		if ((const void *)extension + 8 > end)
 			return 0;
 		if (kind == IPPROTO_FRAGMENT) {
-			__u16 fragment = __builtin_bswap16(*(const __be16 *)((const void *)extension + 2));
+			__u16 fragment =
+			    __builtin_bswap16(*(const __be16 *)((const void *)extension + 2));
 
 			if (fragment & 0xfff9)
 				p->state |= PACKET_FRAGMENT;
@@ -199,7 +222,8 @@ PARSE_INLINE __u32 parse_extensions(const void *data, const void *end, __u32 l3,
 			offset += 8;
 			continue;
 		}
-		/* segments left: the transport checksum is for another destination than the header's */
+		/* segments left: the transport checksum is for another destination than the
+		 * header's */
 		if (kind == IPPROTO_ROUTING && ((const __u8 *)extension)[3])
 			break;
 		p->protocol = extension->nexthdr;
@@ -208,7 +232,8 @@ PARSE_INLINE __u32 parse_extensions(const void *data, const void *end, __u32 l3,
 	return offset;
 }
 
-PARSE_INLINE enum parse_result parse_ipv6(const void *data, const void *end, __u32 l3, __u32 total, struct packet *p)
+PARSE_INLINE enum parse_result parse_ipv6(const void *data, const void *end, __u32 l3, __u32 total,
+					  struct packet *p)
 {
 	const struct ipv6hdr *ip = data + l3;
 	__u32 l4, header;
@@ -238,8 +263,10 @@ PARSE_INLINE enum parse_result parse_ipv6(const void *data, const void *end, __u
 	return parse_transport(data, end, p->length - header, p);
 }
 
-/* An IP packet that begins `l3` bytes (a constant) after data: 0 on a TUN. `frame`: bytes of the whole frame, data_end or not. */
-PARSE_INLINE enum parse_result parse_ip(const void *data, const void *end, __u32 l3, __u32 frame, struct packet *p)
+/* An IP packet that begins `l3` bytes (a constant) after data: 0 on a TUN. `frame`: bytes of the
+ * whole frame, data_end or not. */
+PARSE_INLINE enum parse_result parse_ip(const void *data, const void *end, __u32 l3, __u32 frame,
+					struct packet *p)
 {
 	const __u8 *first = data + l3;
 
@@ -252,7 +279,8 @@ PARSE_INLINE enum parse_result parse_ip(const void *data, const void *end, __u32
 }
 
 /* An Ethernet frame. */
-PARSE_INLINE enum parse_result parse_ethernet(const void *data, const void *end, __u32 frame, struct packet *p)
+PARSE_INLINE enum parse_result parse_ethernet(const void *data, const void *end, __u32 frame,
+					      struct packet *p)
 {
 	const struct ethhdr *ethernet = data;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* The sliding window against replayed messages (RFC 6479): a ring of bits in words, of which whole words are cleared as the newest
- * number moves on, so that nothing is ever shifted. Also compiled on the host by the tests. */
+/* The sliding window against replayed messages (RFC 6479): a ring of bits in words, of which whole
+ * words are cleared as the newest number moves on, so that nothing is ever shifted. Also compiled
+ * on the host by the tests. */
 #ifndef TCPMIG_LIB_REPLAY_H
 #define TCPMIG_LIB_REPLAY_H
 
@@ -12,7 +13,8 @@ TCPMIG_ABI_BEGIN
 
 enum {
 	REPLAY_WINDOW = 512, /* a number this much older than the newest is refused unseen */
-	REPLAY_WORDS = 16,   /* a power of two, with room for the window and a word that is partly cleared */
+	REPLAY_WORDS =
+	    16, /* a power of two, with room for the window and a word that is partly cleared */
 };
 
 struct replay_bits {
@@ -21,7 +23,8 @@ struct replay_bits {
 };
 
 /* True, and remembered, if `number` is new; false if it was seen before or is too old to know. */
-static inline __attribute__((always_inline)) bool replay_accept(struct replay_bits *window, __u64 number)
+static inline __attribute__((always_inline)) bool replay_accept(struct replay_bits *window,
+								__u64 number)
 {
 	__u64 word = number >> 6, bit = 1ull << (number & 63);
 

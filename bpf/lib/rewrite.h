@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* Arithmetic of the Internet checksum for rewriting (RFC 1071, RFC 1624 equation 3): nothing is ever added up anew, only the change of
- * what is replaced is. A change is kept in 64 bits and folded once at the end, so changes may simply be added to each other.
+/* Arithmetic of the Internet checksum for rewriting (RFC 1071, RFC 1624 equation 3): nothing is
+ * ever added up anew, only the change of what is replaced is. A change is kept in 64 bits and
+ * folded once at the end, so changes may simply be added to each other.
  *
- * A stored checksum can come out as 0x0000 but never as 0xffff, as with the kernel's own; for UDP, where 0 means "none", see csum_apply_udp. */
+ * A stored checksum can come out as 0x0000 but never as 0xffff, as with the kernel's own; for UDP,
+ * where 0 means "none", see csum_apply_udp. */
 #ifndef TCPMIG_LIB_REWRITE_H
 #define TCPMIG_LIB_REWRITE_H
 
@@ -12,7 +14,8 @@ TCPMIG_ABI_BEGIN
 
 #define REWRITE_INLINE static inline __attribute__((always_inline))
 
-/* Of the 16-bit word TTL | protocol when the TTL goes down by one: ~word + (word - 1), in memory order the TTL is the low byte. */
+/* Of the 16-bit word TTL | protocol when the TTL goes down by one: ~word + (word - 1), in memory
+ * order the TTL is the low byte. */
 #define CSUM_CHANGE_TTL 0xfffeull
 
 REWRITE_INLINE __u64 csum_change_16(__u16 from, __u16 to)
@@ -26,13 +29,15 @@ REWRITE_INLINE __u64 csum_change_32(__u32 from, __u32 to)
 }
 
 /* For IPv4 the other twelve bytes are the same on both sides. */
-REWRITE_INLINE __u64 csum_change_address(__u8 family, const struct ip_address *from, const struct ip_address *to)
+REWRITE_INLINE __u64 csum_change_address(__u8 family, const struct ip_address *from,
+					 const struct ip_address *to)
 {
 	const address_word *a = (const address_word *)from, *b = (const address_word *)to;
 	__u64 change = csum_change_32(a[3], b[3]);
 
 	if (family == FAMILY_IPV6)
-		change += csum_change_32(a[0], b[0]) + csum_change_32(a[1], b[1]) + csum_change_32(a[2], b[2]);
+		change += csum_change_32(a[0], b[0]) + csum_change_32(a[1], b[1]) +
+			  csum_change_32(a[2], b[2]);
 	return change;
 }
 

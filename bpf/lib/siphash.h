@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /* SipHash-2-4 (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012), in words.
  *
- * Everything we authenticate begins at a multiple of eight bytes: a flow key is 5 words, the tagged part of a header 13, and a payload
- * follows the header at once. So there is one way in: begin, absorb words, and end with what is left over (0..7 bytes). Backend-
- * independent; also compiled on the host by the tests, which hold it against the 64 vectors of the reference implementation. */
+ * Everything we authenticate begins at a multiple of eight bytes: a flow key is 5 words, the tagged
+ * part of a header 13, and a payload follows the header at once. So there is one way in: begin,
+ * absorb words, and end with what is left over (0..7 bytes). Backend- independent; also compiled on
+ * the host by the tests, which hold it against the 64 vectors of the reference implementation. */
 #ifndef TCPMIG_LIB_SIPHASH_H
 #define TCPMIG_LIB_SIPHASH_H
 
@@ -35,7 +36,8 @@ static inline __attribute__((always_inline)) void siphash_round(struct siphash *
 	s->v2 = siphash_rotate(s->v2, 32);
 }
 
-static inline __attribute__((always_inline)) void siphash_begin(struct siphash *s, const struct siphash_key *key)
+static inline __attribute__((always_inline)) void siphash_begin(struct siphash *s,
+								const struct siphash_key *key)
 {
 	s->v0 = key->k0 ^ 0x736f6d6570736575ull;
 	s->v1 = key->k1 ^ 0x646f72616e646f6dull;
@@ -43,7 +45,8 @@ static inline __attribute__((always_inline)) void siphash_begin(struct siphash *
 	s->v3 = key->k1 ^ 0x7465646279746573ull;
 }
 
-/* The next eight bytes of the message, as a little-endian number (that is, as they are read on this machine). */
+/* The next eight bytes of the message, as a little-endian number (that is, as they are read on this
+ * machine). */
 static inline __attribute__((always_inline)) void siphash_absorb(struct siphash *s, __u64 word)
 {
 	s->v3 ^= word;
@@ -52,8 +55,10 @@ static inline __attribute__((always_inline)) void siphash_absorb(struct siphash 
 	s->v0 ^= word;
 }
 
-/* `rest`: the last length % 8 bytes as a little-endian number, zero above; `length`: bytes of the whole message. */
-static inline __attribute__((always_inline)) __u64 siphash_end(struct siphash *s, __u64 rest, __u32 length)
+/* `rest`: the last length % 8 bytes as a little-endian number, zero above; `length`: bytes of the
+ * whole message. */
+static inline __attribute__((always_inline)) __u64 siphash_end(struct siphash *s, __u64 rest,
+							       __u32 length)
 {
 	siphash_absorb(s, (__u64)(length & 0xff) << 56 | rest);
 	s->v2 ^= 0xff;
@@ -62,9 +67,10 @@ static inline __attribute__((always_inline)) __u64 siphash_end(struct siphash *s
 	return s->v0 ^ s->v1 ^ s->v2 ^ s->v3;
 }
 
-/* A message of `count` whole words; `count` is a constant wherever this is used, so that the loop unrolls. */
-static inline __attribute__((always_inline)) __u64 siphash_words(const struct siphash_key *key, const void *words,
-								 int count)
+/* A message of `count` whole words; `count` is a constant wherever this is used, so that the loop
+ * unrolls. */
+static inline __attribute__((always_inline)) __u64 siphash_words(const struct siphash_key *key,
+								 const void *words, int count)
 {
 	struct siphash s;
 

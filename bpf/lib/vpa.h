@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* Virtual private addresses: one for each (service, node), computed and never stored (shared/switch_maps.h has the
- * layout). Backend-independent; also compiled on the host by the tests. */
+/* Virtual private addresses: one for each (service, node), computed and never stored
+ * (shared/switch_maps.h has the layout). Backend-independent; also compiled on the host by the
+ * tests. */
 #ifndef TCPMIG_LIB_VPA_H
 #define TCPMIG_LIB_VPA_H
 
@@ -23,7 +24,8 @@ static inline __u32 vpa4_prefix_mask(const struct switch_settings *settings)
 }
 
 /* Inside the prefix from which all VPAs are made? */
-static inline bool vpa_contains(const struct switch_settings *settings, __u8 family, const struct ip_address *address)
+static inline bool vpa_contains(const struct switch_settings *settings, __u8 family,
+				const struct ip_address *address)
 {
 	if (family == FAMILY_IPV4) {
 		__u32 prefix = __builtin_bswap32(*(const address_word *)settings->vpa4_prefix);
@@ -58,15 +60,16 @@ static inline struct vpa vpa_decode(const struct switch_settings *settings, __u8
 	return vpa;
 }
 
-/* The address of (node, service). For IPv4 the node must fit into what the prefix leaves (8 bits of a /10): the
- * configuration sees to that. */
-static inline void vpa_encode(const struct switch_settings *settings, __u8 family, __u32 node, __u32 service,
-			      struct ip_address *address)
+/* The address of (node, service). For IPv4 the node must fit into what the prefix leaves (8 bits of
+ * a /10): the configuration sees to that. */
+static inline void vpa_encode(const struct switch_settings *settings, __u8 family, __u32 node,
+			      __u32 service, struct ip_address *address)
 {
 	if (family == FAMILY_IPV4) {
 		__u32 prefix = __builtin_bswap32(*(const address_word *)settings->vpa4_prefix);
 
-		address_from_v4(address, __builtin_bswap32(prefix | node << VPA4_SERVICE_BITS | service));
+		address_from_v4(address,
+				__builtin_bswap32(prefix | node << VPA4_SERVICE_BITS | service));
 		return;
 	}
 	const address_word *prefix = (const address_word *)settings->vpa6_prefix;
@@ -76,14 +79,17 @@ static inline void vpa_encode(const struct switch_settings *settings, __u8 famil
 }
 
 /* On a node: is this address one of the node's own block (struct node_settings: /18 or /112)? */
-static inline bool vpa_block_contains(const struct ip_address *block, __u8 family, const struct ip_address *address)
+static inline bool vpa_block_contains(const struct ip_address *block, __u8 family,
+				      const struct ip_address *address)
 {
 	const address_word *a = (const address_word *)block, *b = (const address_word *)address;
 	__u32 difference = __builtin_bswap32(a[3] ^ b[3]);
 
 	if (a[0] != b[0] || a[1] != b[1] || a[2] != b[2])
 		return false;
-	return difference >> (family == FAMILY_IPV4 ? 32 - VPA4_BLOCK_LENGTH : 128 - VPA6_BLOCK_LENGTH) == 0;
+	return difference >>
+		   (family == FAMILY_IPV4 ? 32 - VPA4_BLOCK_LENGTH : 128 - VPA6_BLOCK_LENGTH) ==
+	       0;
 }
 
 /* The service that an address inside a node's block belongs to. */
