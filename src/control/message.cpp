@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MIT
+#include "control/message.hpp"
+
+#include <arpa/inet.h>
+#include <endian.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstring>
+#include <stdexcept>
+
+namespace tcpmig::control {
+namespace {
+
+std::span<const std::byte> tagged_part(const abi::wire_header& header) {
+  return std::as_bytes(std::span(&header, 1)).first(abi::WIRE_TAGGED);
+}
+
+/// RFC 1071 sum, folded, not complemented, in network order.
+std::uint16_t checksum(std::span<const std::byte> bytes) {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < bytes.size(); i += 2) {
+    const unsigned high = std::to_integer<unsigned>(bytes[i]);
+    const unsigned low = i + 1 < bytes.size() ? std::to_integer<unsigned>(bytes[i + 1]) : 0;
+    sum += high << 8 | low;
+  }
+  while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<std::uint16_t>(sum);
+}
+
+std::uint8_t option_bits(const Snapshot& snapshot) {
+  unsigned bits = 0;
+  if (snapshot.wscale) bits |= abi::WIRE_OPT_WSCALE;
+  if (snapshot.sack) bits |= abi::WIRE_OPT_SACK;
+  if (snapshot.timestamps) bits |= abi::WIRE_OPT_TIMESTAMPS;
+  if (snapshot.timestamps && snapshot.timestamps->microseconds) bits |= abi::WIRE_OPT_USEC_TS;
+  if (snapshot.ecn) bits |= abi::WIRE_OPT_ECN;
+  return static_cast<std::uint8_t>(bits);
+}
+
+/// All that the parts of one transfer have in common.
+abi::wire_header common_header(const Transfer& transfer, const Snapshot& snapshot) {
+  abi::wire_header header{};
+  header.sender = htons(transfer.sender);
+  header.target = htons(transfer.target);
+  header.lane = transfer.lane;
+  header.family = transfer.client.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
+  header.service = htons(transfer.service);
+  header.generation = htonl(transfer.generation);
+  header.client = transfer.client.address.raw();
+  header.client_port = htons(transfer.client.port);
+  header.target_port = htons(transfer.target_port);
+  header.total_length = htonl(static_cast<std::uint32_t>(snapshot.received.size()));
+  header.rcv_nxt = htonl(snapshot.rcv_nxt.value);
+  header.snd_nxt = htonl(snapshot.snd_nxt.value);
+  header.snd_wnd = htonl(snapshot.snd_wnd);
+  header.mss = htons(snapshot.mss);
+  header.options = option_bits(snapshot);
+  if (snapshot.wscale) {
+    header.snd_wscale = snapshot.wscale->snd;
+    header.rcv_wscale = snapshot.wscale->rcv;
+  }
+  if (snapshot.timestamps) {
+    header.tsval_now = htonl(snapshot.timestamps->tsval_now);
+    header.ts_recent = htonl(snapshot.timestamps->ts_recent.value_or(0));
+  }
+  header.srtt_us = htonl(snapshot.srtt_us);
+  return header;
+}
+
+enum TagKind : unsigned { kSwitchTag = 1, kTargetTag = 2 };
+
+/// Which tags a message of `type` by `sender` carries (bpf/shared/wire.h).
+unsigned tags_of(std::uint8_t type, std::uint16_t sender) {
+  if (sender == 0) return kSwitchTag;
+  switch (type) {
+    case abi::WIRE_COMMIT:
+    case abi::WIRE_DATA:
+      return kSwitchTag | kTargetTag;
+    case abi::WIRE_GONE:
+    case abi::WIRE_RENEW:
+      return kSwitchTag;
+    default:
+      return kTargetTag;
+  }
+}
+
+const abi::siphash_key* find_key(const abi::key_ring& ring, std::uint8_t key_id) {
+  const unsigned slot = key_id & 1U;
+  return key_id != 0 && ring.key_id[slot] == key_id ? &ring.key[slot] : nullptr;
+}
+
+bool is_plausible(const abi::wire_header& header) {
+  const unsigned parts = ntohs(header.parts);
+  const bool transfer = header.type == abi::WIRE_COMMIT || header.type == abi::WIRE_DATA;
+  return header.type > 0 && header.type < abi::WIRE_TYPE_MAX && header.lane < abi::MAX_LANES &&
+         (header.family == 0 || header.family == abi::FAMILY_IPV4 || header.family == abi::FAMILY_IPV6) &&
+         ntohs(header.sender) < abi::MAX_NODES && ntohs(header.target) < abi::MAX_NODES &&
+         ntohs(header.service) < abi::MAX_SERVICES && ntohl(header.generation) <= abi::GENERATION_MASK &&
+         header.snd_wscale <= 14 && header.rcv_wscale <= 14 &&
+         (!transfer || (parts >= 1 && parts <= abi::WIRE_PARTS_MAX && ntohs(header.part) < parts &&
+                        ntohl(header.total_length) <= abi::WIRE_SNAPSHOT_MAX));
+}
+
+}  // namespace
+
+Generation first_generation() {
+  using namespace std::chrono;
+  const auto ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+  return static_cast<Generation>(ms / abi::GENERATION_CLOCK_MS) & abi::GENERATION_MASK;
+}
+
+std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot) {
+  const std::size_t total = snapshot.received.size();
+  if (total > abi::WIRE_SNAPSHOT_MAX)
+    throw std::length_error("the connection holds more received bytes than a transfer carries");
+  const bool ipv4 = transfer.client.address.is_ipv4();
+  const std::size_t room = ipv4 ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
+  const std::size_t parts = std::max<std::size_t>(1, (total + room - 1) / room);
+  const abi::wire_header common = common_header(transfer, snapshot);
+  const Seq start = snapshot.rcv_nxt - static_cast<std::uint32_t>(total);
+  std::vector<Outgoing> messages;
+  messages.reserve(parts);
+  for (std::size_t part = 0; part < parts; ++part) {
+    const std::size_t offset = part * room;
+    Outgoing message{common, std::span(snapshot.received).subspan(offset, std::min(room, total - offset))};
+    message.header.type = part + 1 == parts ? abi::WIRE_COMMIT : abi::WIRE_DATA;
+    message.header.part = htons(static_cast<std::uint16_t>(part));
+    message.header.parts = htons(static_cast<std::uint16_t>(parts));
+    message.header.payload_seq = htonl((start + static_cast<std::uint32_t>(offset)).value);
+    message.header.payload_csum = htons(checksum(message.payload));
+    messages.push_back(message);
+  }
+  return messages;
+}
+
+Sealer::Sealer(const Secret& secret, std::uint16_t node, std::uint8_t lane)
+    : switch_keys_(secret.switch_keys(node)),
+      pair_keys_(abi::MAX_NODES),
+      key_id_(secret.current_id()),
+      node_(node),
+      lane_(lane) {
+  using namespace std::chrono;
+  const auto seconds_now = duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
+  sequence_ = static_cast<std::uint64_t>(seconds_now) << 32;
+  for (std::uint16_t target = 1; target < abi::MAX_NODES; ++target)
+    pair_keys_[target] = secret.pair_keys(node, target);
+}
+
+void Sealer::seal(Outgoing& message) {
+  abi::wire_header& header = message.header;
+  header.magic = htonl(abi::WIRE_MAGIC);
+  header.version = abi::WIRE_VERSION;
+  header.key_id = key_id_;
+  header.sender = htons(node_);
+  header.lane = lane_;
+  // An answer repeats the number of what it answers; everything else gets the next one.
+  if (header.sequence == 0) header.sequence = htobe64(++sequence_);
+  header.payload_length = htonl(static_cast<std::uint32_t>(message.payload.size()));
+  header.switch_tag = 0;
+  header.target_tag = 0;
+  const unsigned tags = tags_of(header.type, node_);
+  if ((tags & kSwitchTag) != 0)
+    header.switch_tag = siphash(switch_keys_.key[key_id_ & 1U], tagged_part(header));
+  const std::uint16_t target = ntohs(header.target);
+  if ((tags & kTargetTag) != 0 && target < abi::MAX_NODES)
+    header.target_tag = siphash(pair_keys_[target].key[key_id_ & 1U], tagged_part(header), message.payload);
+}
+
+std::string to_string(Reject reject) {
+  switch (reject) {
+    case Reject::kTruncated: return "shorter than its header";
+    case Reject::kMagic: return "not a tcpmig message";
+    case Reject::kVersion: return "of another protocol version";
+    case Reject::kLength: return "its length is not what its header says";
+    case Reject::kField: return "a field is out of range";
+    case Reject::kNotForUs: return "for another node";
+    case Reject::kUnknownKey: return "its key is not one of the two valid ones";
+    case Reject::kTag: return "its tag is wrong";
+  }
+  return "unknown";
+}
+
+Opener::Opener(const Secret& secret, std::uint16_t node)
+    : node_(node), switch_keys_(secret.switch_keys(node)), pair_keys_(abi::MAX_NODES) {
+  for (std::uint16_t sender = 1; sender < abi::MAX_NODES; ++sender)
+    pair_keys_[sender] = secret.pair_keys(sender, node);
+}
+
+std::expected<Incoming, Reject> Opener::open(std::span<const std::byte> datagram) const {
+  Incoming incoming;
+  if (datagram.size() < sizeof incoming.header) return std::unexpected(Reject::kTruncated);
+  std::memcpy(&incoming.header, datagram.data(), sizeof incoming.header);
+  const abi::wire_header& header = incoming.header;
+  if (ntohl(header.magic) != abi::WIRE_MAGIC) return std::unexpected(Reject::kMagic);
+  if (header.version != abi::WIRE_VERSION) return std::unexpected(Reject::kVersion);
+  incoming.payload = datagram.subspan(sizeof header);
+  const std::uint16_t sender = ntohs(header.sender);
+  // What the switch bounces may have its payload cut off.
+  if (ntohl(header.payload_length) != incoming.payload.size() && sender != 0)
+    return std::unexpected(Reject::kLength);
+  if (!is_plausible(header)) return std::unexpected(Reject::kField);
+  if (ntohs(header.target) != node_) return std::unexpected(Reject::kNotForUs);
+  const abi::siphash_key* key = find_key(sender == 0 ? switch_keys_ : pair_keys_[sender], header.key_id);
+  if (key == nullptr) return std::unexpected(Reject::kUnknownKey);
+  const bool fits = sender == 0
+                        ? siphash(*key, tagged_part(header)) == header.switch_tag
+                        : siphash(*key, tagged_part(header), incoming.payload) == header.target_tag;
+  if (!fits) return std::unexpected(Reject::kTag);
+  return incoming;
+}
+
+std::expected<Snapshot, std::string> to_snapshot(const abi::wire_header& commit,
+                                                 std::vector<std::byte> received,
+                                                 const sys::Endpoint& local) {
+  if (received.size() != ntohl(commit.total_length))
+    return std::unexpected("the parts do not add up to the announced length");
+  Snapshot snapshot;
+  snapshot.local = local;
+  snapshot.peer = {sys::Address(commit.client), ntohs(commit.client_port)};
+  snapshot.rcv_nxt = {ntohl(commit.rcv_nxt)};
+  snapshot.snd_nxt = {ntohl(commit.snd_nxt)};
+  snapshot.snd_una = snapshot.snd_nxt;
+  snapshot.received = std::move(received);
+  snapshot.snd_wnd = ntohl(commit.snd_wnd);
+  snapshot.mss = ntohs(commit.mss);
+  if ((commit.options & abi::WIRE_OPT_WSCALE) != 0)
+    snapshot.wscale = WindowScale{commit.snd_wscale, commit.rcv_wscale};
+  if ((commit.options & abi::WIRE_OPT_TIMESTAMPS) != 0)
+    snapshot.timestamps = Timestamps{ntohl(commit.tsval_now), ntohl(commit.ts_recent),
+                                     (commit.options & abi::WIRE_OPT_USEC_TS) != 0};
+  snapshot.sack = (commit.options & abi::WIRE_OPT_SACK) != 0;
+  snapshot.ecn = (commit.options & abi::WIRE_OPT_ECN) != 0;
+  snapshot.srtt_us = ntohl(commit.srtt_us);
+  return snapshot;
+}
+
+std::string reason_text(std::uint8_t reason) {
+  switch (reason) {
+#define X(name, value, text) \
+  case abi::name:            \
+    return text;
+    WIRE_REASONS(X)
+#undef X
+    default:
+      return "unknown reason " + std::to_string(reason);
+  }
+}
+
+}  // namespace tcpmig::control
