@@ -68,6 +68,11 @@ Payload make_payload(const std::filesystem::path& directory, const std::string& 
   return {name, size, sum.finish()};
 }
 
+void write_text(const std::filesystem::path& file, const std::string& text) {
+  std::ofstream output(file, std::ios::binary);
+  if (!(output << text << std::flush)) throw std::runtime_error("cannot write " + file.string());
+}
+
 std::string sha256_of(const std::filesystem::path& file) {
   std::ifstream input(file, std::ios::binary);
   if (!input) return {};

@@ -31,6 +31,7 @@ struct Payload {
 /// Writes `size` random bytes into directory/name.
 Payload make_payload(const std::filesystem::path& directory, const std::string& name,
                      std::size_t size);
+void write_text(const std::filesystem::path& file, const std::string& text);
 /// SHA-256 in hex; empty when the file cannot be read.
 std::string sha256_of(const std::filesystem::path& file);
 std::string sha256_of_bytes(const std::string& bytes);

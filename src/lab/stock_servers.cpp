@@ -11,6 +11,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "lab/payload.hpp"
 #include "lab/process.hpp"
 #include "sys/check.hpp"
 #include "sys/netns.hpp"
@@ -20,11 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using std::chrono::milliseconds;
-
-void write_file(const fs::path& path, const std::string& text) {
-  std::ofstream output(path);
-  if (!(output << text << std::flush)) throw std::runtime_error("cannot write " + path.string());
-}
 
 std::string nginx_config(const StockServer::Options& options) {
   const std::string port = std::to_string(options.port);
@@ -78,16 +74,16 @@ std::vector<std::string> command_line(const StockServer::Options& options,
               "-d",    options.documents,
               "-l",    work + "/access.log"};
     case ServerKind::kNginx:
-      write_file(options.work / "nginx.conf", nginx_config(options));
+      write_text(options.work / "nginx.conf", nginx_config(options));
       return {program, "-p", work, "-e", work + "/error.log", "-c", work + "/nginx.conf"};
     case ServerKind::kLighttpd:
-      write_file(options.work / "lighttpd.conf", lighttpd_config(options));
+      write_text(options.work / "lighttpd.conf", lighttpd_config(options));
       return {program, "-D", "-f", work + "/lighttpd.conf"};
     case ServerKind::kPython:
       return {program,           "-u", "-m", "http.server", "--bind", "::", "--directory",
               options.documents, port};
     case ServerKind::kNode:
-      write_file(options.work / "server.js", kNodeProgram);
+      write_text(options.work / "server.js", kNodeProgram);
       return {program, work + "/server.js", options.documents, port};
   }
   throw std::logic_error("ServerKind");

@@ -4,7 +4,6 @@
 #include <sys/socket.h>
 
 #include "catch.hpp"
-#include "e2e/http_client.hpp"
 #include "e2e/support.hpp"
 #include "shared/switch_maps.h"
 #include "shared/wire.h"

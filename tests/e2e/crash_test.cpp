@@ -4,7 +4,6 @@
 #include <signal.h>
 
 #include "catch.hpp"
-#include "e2e/http_client.hpp"
 #include "e2e/support.hpp"
 
 using namespace tcpmig;

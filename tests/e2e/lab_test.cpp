@@ -152,9 +152,9 @@ TEST_CASE("a lab that cannot come up says why and leaves nothing") {
   const Removed lab{fresh_name()};
   const lab::TemporaryDirectory directory;
   const auto file = directory.path() / "bad.toml";
-  write_file(file,
-             "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"203.0.113.10\"\nport = "
-             "80\n\n[[service.route]]\npool = \"none\"\n");
+  lab::write_text(file,
+                  "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"203.0.113.10\"\nport = "
+                  "80\n\n[[service.route]]\npool = \"none\"\n");
   const Output output = cli({"lab", "up", "--name", lab.name, "--config", file.string()});
   CHECK(output.code == 2);
   INFO(output.error);

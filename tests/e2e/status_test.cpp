@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What tcpmig says of itself, and what bpftool reads in its maps.
 #include "catch.hpp"
-#include "e2e/http_client.hpp"
 #include "e2e/support.hpp"
 
 using namespace tcpmig;

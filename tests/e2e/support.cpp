@@ -75,7 +75,7 @@ TestLab::TestLab(lab::Options options, const std::string& config)
   options.program = program();
   if (!config.empty()) {
     options.config_file = directory_.path() / "test.toml";
-    write_file(options.config_file, config);
+    lab::write_text(options.config_file, config);
   }
   lab_ = lab::Lab::up(options);
   for (const lab::Node& node :
@@ -188,11 +188,6 @@ std::string pool_per_server(unsigned servers, const std::string& extra) {
 std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write_file(const fs::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  if (!(file << text << std::flush)) throw std::runtime_error("cannot write " + path.string());
 }
 
 bool skipped(const TestLab& lab) {

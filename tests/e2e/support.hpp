@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lab/http_client.hpp"
 #include "lab/lab.hpp"
 #include "lab/payload.hpp"
 #include "lab/process.hpp"
@@ -18,6 +19,9 @@
 namespace tcpmig::e2e {
 
 using namespace std::chrono_literals;
+using lab::get;
+using lab::HttpClient;
+using lab::Response;
 
 /// The program under test: environment TCPMIG_BIN.
 std::filesystem::path program();
@@ -81,7 +85,6 @@ sys::Endpoint vip(bool ipv6, std::uint16_t port = 80);
 std::string pool_per_server(unsigned servers, const std::string& extra = {});
 
 std::string read_file(const std::filesystem::path& path);
-void write_file(const std::filesystem::path& path, const std::string& text);
 
 /// Prints the line that CTest takes for a skipped test when this machine cannot do the kernel
 /// resume (found by probing).

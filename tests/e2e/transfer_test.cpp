@@ -2,7 +2,6 @@
 // Stock servers behind the VIP, stock clients before it: every byte arrives, and the server has
 // logged the real client.
 #include "catch.hpp"
-#include "e2e/http_client.hpp"
 #include "e2e/support.hpp"
 
 using namespace tcpmig;

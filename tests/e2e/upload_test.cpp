@@ -2,7 +2,6 @@
 // What follows the head of a request: bodies larger than any queue, large heads, single bytes,
 // pipelined requests.
 #include "catch.hpp"
-#include "e2e/http_client.hpp"
 #include "e2e/support.hpp"
 
 using namespace tcpmig;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "e2e/http_client.hpp"
+#include "lab/http_client.hpp"
 
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -13,7 +13,7 @@
 #include "sys/check.hpp"
 #include "sys/netns.hpp"
 
-namespace tcpmig::e2e {
+namespace tcpmig::lab {
 namespace {
 
 using std::chrono::milliseconds;
@@ -138,4 +138,4 @@ std::string get(const std::string& path, const std::string& more_headers) {
   return "GET " + path + " HTTP/1.1\r\nHost: lab.example\r\n" + more_headers + "\r\n";
 }
 
-}  // namespace tcpmig::e2e
+}  // namespace tcpmig::lab

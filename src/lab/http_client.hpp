@@ -7,8 +7,8 @@
 #include "sys/address.hpp"
 #include "sys/unique_fd.hpp"
 
-/// A client that does exactly what a test says: bytes as given, one connection, every wait bounded.
-namespace tcpmig::e2e {
+/// A client that does exactly what it is told: bytes as given, one connection, every wait bounded.
+namespace tcpmig::lab {
 
 struct Response {
   int status = 0;                              ///< 0: the connection ended before a whole response
@@ -45,4 +45,4 @@ class HttpClient {
 
 std::string get(const std::string& path, const std::string& more_headers = {});
 
-}  // namespace tcpmig::e2e
+}  // namespace tcpmig::lab
