@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+#include "dispatcher/grace_period.hpp"
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace tcpmig::dispatcher {
+
+GracePeriod::GracePeriod() : thread_([this] { loop(); }) {}
+
+void GracePeriod::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+void GracePeriod::after(std::function<void()> then) {
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(then));
+  }
+  wake_.notify_one();
+}
+
+void GracePeriod::loop() {
+  for (;;) {
+    std::vector<std::function<void()>> batch;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      batch.swap(waiting_);
+    }
+    // kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is synchronize_rcu().
+    ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+    for (const auto& then : batch) then();
+  }
+}
+
+}  // namespace tcpmig::dispatcher

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <array>
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "config/config.hpp"
+#include "control/keys.hpp"
+#include "control/message.hpp"
+#include "control/node_network.hpp"
+#include "dispatcher/grace_period.hpp"
+#include "dispatcher/stats.hpp"
+#include "policy/policy.hpp"
+#include "sys/tun.hpp"
+
+namespace tcpmig::dispatcher {
+
+/// What servers report of themselves (LOAD). Written by one thread, read by all.
+class LoadTable {
+ public:
+  void report(config::NodeId node, std::uint32_t connections);
+  [[nodiscard]] policy::Load get(config::NodeId node) const;
+
+ private:
+  struct Entry {
+    std::atomic<std::uint64_t> reported_ns{0};
+    std::atomic<std::uint32_t> connections{0};
+  };
+  std::array<Entry, abi::MAX_NODES> entries_;
+};
+
+/// What all event loops of a dispatcher share. Everything in it may be used from any thread.
+struct Shared {
+  const config::Config& config;
+  const config::Node& self;
+  const control::Secret secret;
+  const control::NodeNetwork& network;
+  sys::Tun& tun;  ///< where captured segments go back into our own kernel
+  Stats stats;
+  LoadTable loads;
+  GracePeriod grace;
+  std::vector<std::atomic<std::uint64_t>> turns;  ///< by index of the pool in config.pools
+
+  [[nodiscard]] const config::Pool& pool(const config::Route& route) const { return *config.find_pool(route.pool); }
+  std::uint64_t next_turn(const config::Pool& pool) {
+    return turns[static_cast<std::size_t>(&pool - config.pools.data())].fetch_add(1, std::memory_order_relaxed);
+  }
+};
+
+}  // namespace tcpmig::dispatcher
