@@ -2,17 +2,19 @@
 #include "sys/tun.hpp"
 
 #include <fcntl.h>
+#include <linux/if_addr.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
 
 #include "sys/check.hpp"
+#include "sys/netlink_message.hpp"
 
 namespace tcpmig::sys {
 namespace {
@@ -68,6 +70,23 @@ void bring_up(const std::string& name) {
   check("set " + name + " up", ::ioctl(socket.get(), SIOCSIFFLAGS, &request));
 }
 
+/// Reverse-path filtering, also the loose kind, drops everything that comes in on a device without
+/// an IPv4 address unless the way back is through that very device (__fib_validate_source,
+/// no_addr). So the TUN has one that means nothing: RFC 7600's dummy address, with scope link, so
+/// that nobody takes it for a source.
+void give_dummy_address(int ifindex) {
+  const Address dummy = Address::parse("192.0.0.8").value();
+  NetlinkRequest request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
+  auto& header = request.header<ifaddrmsg>();
+  header.ifa_family = AF_INET;
+  header.ifa_prefixlen = 32;
+  header.ifa_scope = RT_SCOPE_LINK;
+  header.ifa_index = static_cast<std::uint32_t>(ifindex);
+  request.put_address(IFA_LOCAL, dummy);
+  const UniqueFd netlink = open_netlink(NETLINK_ROUTE);
+  succeeded("add address 192.0.0.8 to the TUN", exchange(netlink.get(), request, 1));
+}
+
 int index_of(const std::string& name) {
   const unsigned index = ::if_nametoindex(name.c_str());
   if (index == 0) check("find " + name, -1);
@@ -78,6 +97,7 @@ int index_of(const std::string& name) {
 
 Tun::Tun(const std::string& name) : fd_(open_device(name)), ifindex_(index_of(name)), name_(name) {
   configure_protocols(name);
+  give_dummy_address(ifindex_);
   bring_up(name);
 }
 
