@@ -59,11 +59,12 @@ asio::awaitable<Outcome> Transfer::run(std::size_t first) {
     if (verdict == Verdict::kMoved) co_return Outcome{true, 0, {}, {}};
     if (verdict == Verdict::kSilent) co_return co_await give_up(504, "the server did not answer");
     if (verdict == Verdict::kGiveUp) co_return co_await give_up(503, "the connection cannot be moved now");
+    index = policy::choose(pool_, *index + 1, tried_, [&](config::NodeId node) { return shared.loads.get(node); });
+    if (!index) break;  // take_back() counts the generation on itself
     previous_ = server_;
     previous_generation_ = generation_;
     generation_ = control::next_generation(generation_);
-    index = policy::choose(pool_, *index + 1, tried_, [&](config::NodeId node) { return shared.loads.get(node); });
-    if (index) shared.stats.add(Counter::kNextServer);
+    shared.stats.add(Counter::kNextServer);
   }
   co_return co_await give_up(503, "no server would take the connection");
 }
@@ -109,35 +110,46 @@ asio::awaitable<Transfer::Verdict> Transfer::insist_on_abort() {
   co_return Verdict::kSilent;
 }
 
-asio::awaitable<bool> Transfer::take_back() {
-  const config::Timeouts& timeouts = worker_.shared().config.timeouts;
-  previous_ = server_;
-  previous_generation_ = generation_;
-  generation_ = control::next_generation(generation_);
+void Transfer::take_back_at(control::Generation generation) {
+  generation_ = generation;
   const control::Transfer about{worker_.shared().self.id, worker_.shared().self.id, service_.id, service_.port,
                                 worker_.lane(),           generation_,              client()};
   Snapshot empty = frozen_.snapshot();  // the switch needs no payload
   empty.received.clear();
   messages_ = control::transfer_messages(about, empty);
   messages_.front().header.flags |= abi::WIRE_FLAG_TAKE_BACK;
+}
+
+asio::awaitable<bool> Transfer::take_back() {
+  const config::Timeouts& timeouts = worker_.shared().config.timeouts;
+  previous_ = server_;
+  previous_generation_ = generation_;
+  take_back_at(control::next_generation(generation_));
   const auto deadline = Clock::now() + timeouts.transfer;
   auto delay = timeouts.retry;
   while (Clock::now() < deadline) {
     send_all();
-    const auto answer = co_await next_answer(std::min(Clock::now() + delay, deadline));
+    const auto repeat_at = std::min(Clock::now() + delay, deadline);
     delay *= 2;
-    if (!answer) continue;
-    const abi::wire_header& header = answer->header;
-    if (header.type == abi::WIRE_RESUMED && ntohs(header.sender) == 0) {
-      worker_.shared().stats.add(Counter::kTakenBack);
-      co_return true;
+    while (const auto answer = co_await next_answer(repeat_at)) {
+      const abi::wire_header& header = answer->header;
+      if (ntohs(header.sender) != 0) continue;
+      if (header.type == abi::WIRE_RESUMED) {
+        worker_.shared().stats.add(Counter::kTakenBack);
+        co_return true;
+      }
+      if (header.type != abi::WIRE_REFUSED) continue;
+      if (header.reason == abi::REASON_ALREADY_SPOKE) {
+        server_ = previous_;
+        moved(*answer);
+        co_return false;
+      }
+      if (header.reason == abi::REASON_TABLE_FULL) co_return true;  // never moved
+      if (header.reason == abi::REASON_STALE_GENERATION && ++stale_ <= kMaxStale) {
+        take_back_at(control::next_generation(ntohl(header.current_generation)));
+        break;  // sent at once; any other refusal waits for its time, or the two of us would play ping-pong
+      }
     }
-    if (header.type == abi::WIRE_REFUSED && header.reason == abi::REASON_ALREADY_SPOKE) {
-      server_ = previous_;
-      moved(*answer);
-      co_return false;
-    }
-    if (header.type == abi::WIRE_REFUSED && header.reason == abi::REASON_TABLE_FULL) co_return true;  // never moved
   }
   co_return true;
 }

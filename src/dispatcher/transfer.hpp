@@ -66,6 +66,7 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
 
   boost::asio::awaitable<Verdict> attempt(std::size_t index);
   boost::asio::awaitable<Verdict> insist_on_abort();
+  void take_back_at(control::Generation generation);
   boost::asio::awaitable<bool> take_back();  ///< false: the owner has spoken: moved after all
   boost::asio::awaitable<Outcome> give_up(unsigned status, std::string why);
   boost::asio::awaitable<std::optional<Answer>> next_answer(Clock::time_point deadline);
