@@ -52,8 +52,9 @@ bool is_xdp_link(int link_fd, int ifindex, int prog_fd) {
   if (code == EOPNOTSUPP || code == EINVAL)
     why = "its driver has no native XDP (for this MTU and these queues)";
   if (code == EBUSY || code == EEXIST) why = "another XDP program is attached, and is left alone";
-  throw std::system_error(error.code(), "interface " + interface + ": " + why +
-                                            "; set datapath = \"tc\" or \"auto\" in [[switch]]");
+  throw std::system_error(error.code(),
+                          "interface " + interface + ": " + why +
+                              "; datapath = \"tc\" or \"auto\" in [[switch]] does without");
 }
 
 }  // namespace

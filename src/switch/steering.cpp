@@ -26,17 +26,29 @@ bpf_map_info map_info(int map_fd) {
   return info;
 }
 
-/// The pinned flow table where it cannot be adopted (another size) but holds flows that can be
-/// carried over.
+/// While flows are carried from a table of one size into one of another, the old table is kept
+/// under this name too: a crash or a refusal loses none.
+const char* const kOldFlows = "flows_old";
+
+/// The table to carry flows from: where a former attempt has left one, or where the pinned one
+/// cannot be adopted because of its size.
 std::optional<sys::UniqueFd> flows_to_carry(const sys::PinDirectory& pins,
                                             const config::Limits& limits) {
+  if (auto left = pins.open(kOldFlows)) return left;
   auto flows = pins.open("flows");
   if (!flows) return {};
   const bpf_map_info info = map_info(flows->get());
   if (info.max_entries == limits.flows || info.key_size != sizeof(abi::flow_key) ||
       info.value_size != sizeof(abi::flow_value))
     return {};
+  pins.pin(flows->get(), kOldFlows);
   return flows;
+}
+
+/// Nothing steers by the new table yet: the old one is the table again.
+void keep_old_flows(const sys::PinDirectory& pins, int old_flows) {
+  pins.pin(old_flows, "flows");
+  pins.unpin(kOldFlows);
 }
 
 const char* side_of(const config::Switch& self, const std::string& interface) {
@@ -82,7 +94,7 @@ void Steering::bring_up() {
     use(first);
   } catch (const std::system_error& error) {
     if (self_.datapath != config::Datapath::kAuto || first != config::Datapath::kXdp) throw;
-    spdlog::info("tc it is: {}", error.what());
+    spdlog::info("XDP is not possible, so tc: {}", error.what());
     use(config::Datapath::kTc);
   }
   ledger_.finish_adoption();
@@ -91,21 +103,33 @@ void Steering::bring_up() {
 void Steering::use(config::Datapath datapath) {
   const Host host(netlink_, self_);
   const auto old_flows = flows_to_carry(pins_, config_.limits);
-  const bool had_flows = pins_.open("flows").has_value();
-  const std::uint32_t had_id = had_flows ? map_info(pins_.open("flows")->get()).id : 0;
-  programs_.emplace(datapath, config_.limits, pins_);
-  const bool adopted = had_id == map_info(programs_->map("flows")).id;
-  if (old_flows) copy_flows(old_flows->get(), programs_->map("flows"));
-  fill_tables(host, !adopted && !old_flows);
-  programs_->pin_maps(pins_);
+  const bool adopted = load_and_fill(host, datapath, old_flows ? old_flows->get() : -1);
   attach_all(host);
-  if (old_flows) copy_flows(old_flows->get(), programs_->map("flows"));  // what came in between
+  if (old_flows) {
+    copy_flows(old_flows->get(), programs_->map("flows"));  // what came in between
+    pins_.unpin(kOldFlows);
+  }
   programs_->pin_programs(pins_);
   detach_others(host);
   spdlog::info("steering by {}, {}", to_string(datapath),
-               adopted     ? "flows adopted"
-               : old_flows ? "flows carried into a table of another size"
-                           : "new tables");
+               old_flows ? "flows carried into a table of another size"
+               : adopted ? "flows adopted"
+                         : "new tables");
+}
+
+/// Returns true when the pinned flow table was adopted.
+bool Steering::load_and_fill(const Host& host, config::Datapath datapath, int old_flows) try {
+  const auto pinned = pins_.open("flows");
+  const std::uint32_t pinned_id = pinned ? map_info(pinned->get()).id : 0;
+  programs_.emplace(datapath, config_.limits, pins_);
+  const bool adopted = pinned_id == map_info(programs_->map("flows")).id;
+  if (old_flows >= 0) copy_flows(old_flows, programs_->map("flows"));
+  fill_tables(host, !adopted && old_flows < 0);
+  programs_->pin_maps(pins_);
+  return adopted;
+} catch (...) {
+  if (old_flows >= 0) keep_old_flows(pins_, old_flows);
+  throw;
 }
 
 Wanted Steering::wanted_now(const Host& host) {
@@ -238,7 +262,9 @@ void Steering::down() {
 
 bool is_up(const config::Config& config, const config::Switch& self) {
   std::error_code ignored;
-  return std::filesystem::exists(config.paths(self.name).pins(kRole) / "flows", ignored);
+  const std::filesystem::path pins = config.paths(self.name).pins(kRole);
+  return std::filesystem::exists(pins / "flows", ignored) ||
+         std::filesystem::exists(pins / kOldFlows, ignored);
 }
 
 }  // namespace tcpmig::steering

@@ -35,6 +35,7 @@ class Steering {
  private:
   void bring_up();
   void use(config::Datapath datapath);
+  bool load_and_fill(const Host& host, config::Datapath datapath, int old_flows);
   void fill_tables(const Host& host, bool fresh);
   void attach_all(const Host& host);
   void detach_others(const Host& host);

@@ -23,8 +23,9 @@ bool forget(int program, const abi::flow_key& key, std::uint64_t dead_ns) {
   abi::forget_request request{};
   request.key = key;
   request.dead_ns = dead_ns;
-  LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_out = &request,
-              .ctx_size_in = sizeof request, .ctx_size_out = sizeof request);
+  // The kernel writes a syscall program's context back to where it came from, and refuses a
+  // ctx_out.
+  LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_size_in = sizeof request);
   sys::check_errno("run the sweeping program", bpf_prog_test_run_opts(program, &options));
   return request.removed != 0;
 }
