@@ -15,7 +15,7 @@ namespace tcpmig::sys {
 void attach_clsact(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins,
                    std::uint32_t priority);
 void detach_clsact(int ifindex, TcHook hook, const PinDirectory& pins, std::uint32_t priority);
-/// Id of the program under our handle and this priority; 0: none.
+/// Id of our program with this priority; 0: none.
 std::uint32_t clsact_program(int ifindex, TcHook hook, std::uint32_t priority);
 
 }  // namespace tcpmig::sys

@@ -20,8 +20,7 @@ Link parse_link(const nlmsghdr& message) {
             .mtu = 0,
             .mac = {}};
   for_each_attribute(message, sizeof(ifinfomsg), [&](int type, const nlattr& attribute) {
-    if (type == IFLA_IFNAME && mnl_attr_validate(&attribute, MNL_TYPE_NUL_STRING) == 0)
-      link.name = mnl_attr_get_str(&attribute);
+    if (type == IFLA_IFNAME) link.name = attribute_string(attribute);
     if (type == IFLA_MTU) link.mtu = attribute_u32(attribute);
     if (type == IFLA_ADDRESS && mnl_attr_get_payload_len(&attribute) == 6)
       link.mac.assign(static_cast<const char*>(mnl_attr_get_payload(&attribute)), 6);

@@ -22,6 +22,16 @@ void enough_room(bool put) {
   if (!put) throw std::length_error("netlink request too large");
 }
 
+void walk(std::span<const std::byte> attributes, const AttributeVisitor& visit) {
+  while (!attributes.empty()) {
+    const auto* attribute = reinterpret_cast<const nlattr*>(attributes.data());
+    if (!mnl_attr_ok(attribute, static_cast<int>(attributes.size()))) return;
+    visit(mnl_attr_get_type(attribute), *attribute);
+    attributes =
+        attributes.subspan(std::min<std::size_t>(MNL_ALIGN(attribute->nla_len), attributes.size()));
+  }
+}
+
 /// The kernel's own sentence (NLMSGERR_ATTR_MSG) behind an error.
 std::string explanation_of(const nlmsghdr& message) {
   if ((message.nlmsg_flags & NLM_F_ACK_TLVS) == 0) return {};
@@ -30,8 +40,7 @@ std::string explanation_of(const nlmsghdr& message) {
   if ((message.nlmsg_flags & NLM_F_CAPPED) == 0) offset += error->msg.nlmsg_len - sizeof(nlmsghdr);
   std::string text;
   for_each_attribute(message, offset, [&](int type, const nlattr& attribute) {
-    if (type == NLMSGERR_ATTR_MSG && mnl_attr_validate(&attribute, MNL_TYPE_NUL_STRING) == 0)
-      text = mnl_attr_get_str(&attribute);
+    if (type == NLMSGERR_ATTR_MSG) text = attribute_string(attribute);
   });
   return text;
 }
@@ -132,14 +141,16 @@ void NetlinkRequest::nest(std::uint16_t type, const std::function<void()>& insid
 
 void for_each_attribute(const nlmsghdr& message, std::size_t offset,
                         const AttributeVisitor& visit) {
+  const auto* payload = static_cast<const std::byte*>(mnl_nlmsg_get_payload(&message));
   const std::size_t size = mnl_nlmsg_get_payload_len(&message);
-  const auto* payload = static_cast<const char*>(mnl_nlmsg_get_payload(&message));
-  for (std::size_t at = MNL_ALIGN(offset); at < size;) {
-    const auto* attribute = reinterpret_cast<const nlattr*>(payload + at);
-    if (!mnl_attr_ok(attribute, static_cast<int>(size - at))) return;
-    visit(mnl_attr_get_type(attribute), *attribute);
-    at += MNL_ALIGN(attribute->nla_len);
-  }
+  const std::size_t start = std::min<std::size_t>(MNL_ALIGN(offset), size);
+  walk({payload + start, size - start}, visit);
+}
+
+void for_each_nested(const nlattr& outer, const AttributeVisitor& visit) {
+  walk({static_cast<const std::byte*>(mnl_attr_get_payload(&outer)),
+        mnl_attr_get_payload_len(&outer)},
+       visit);
 }
 
 Address attribute_address(const nlattr& attribute) {
@@ -160,6 +171,11 @@ std::uint32_t attribute_u32(const nlattr& attribute) {
   if (mnl_attr_get_payload_len(&attribute) != sizeof value) return 0;
   std::memcpy(&value, mnl_attr_get_payload(&attribute), sizeof value);
   return value;
+}
+
+std::string attribute_string(const nlattr& attribute) {
+  return mnl_attr_validate(&attribute, MNL_TYPE_NUL_STRING) == 0 ? mnl_attr_get_str(&attribute)
+                                                                 : "";
 }
 
 UniqueFd open_netlink(int protocol) {

@@ -53,9 +53,13 @@ using AttributeVisitor = std::function<void(int type, const nlattr& attribute)>;
 /// family's own header).
 void for_each_attribute(const nlmsghdr& message, std::size_t offset, const AttributeVisitor& visit);
 
+/// Those inside an attribute.
+void for_each_nested(const nlattr& outer, const AttributeVisitor& visit);
+
 /// The bytes of an attribute as an address, if it is 4 or 16 bytes long.
 Address attribute_address(const nlattr& attribute);
-std::uint32_t attribute_u32(const nlattr& attribute);  ///< 0 when it is not four bytes long
+std::uint32_t attribute_u32(const nlattr& attribute);   ///< 0 when it is not four bytes long
+std::string attribute_string(const nlattr& attribute);  ///< empty when it does not end in zero
 
 /// A netlink socket of this protocol that asks for the kernel's own words in errors and for strict
 /// checking of dump requests (so that the kernel filters), and whose waits have a deadline.

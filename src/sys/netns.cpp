@@ -66,8 +66,8 @@ UniqueFd current_netns() { return open_namespace(kThreadNetns); }
 void create_netns(const std::string& name) {
   const std::filesystem::path file = file_of(name);
   share_directory();
-  UniqueFd(check("create " + file.string(),
-                 ::open(file.c_str(), O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0)));
+  const int flags = O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+  const UniqueFd place_to_mount(check("create " + file.string(), ::open(file.c_str(), flags, 0)));
   try {
     std::async(std::launch::async, unshare_and_mount, file).get();
   } catch (...) {

@@ -271,6 +271,24 @@ TEST_CASE("clsact: a foreign qdisc and a foreign filter stay") {
   }
 }
 
+TEST_CASE("clsact: a foreign filter with our very handle is neither replaced nor removed") {
+  if (cannot_run_here()) return;
+  const Bench bench;
+  const UniqueFd ours = load_tc(TC_ACT_OK);
+  const UniqueFd foreign = load_tc(TC_ACT_SHOT, "foreign");
+  bpf_tc_hook hook = hook_on(bench.ifindex, BPF_TC_INGRESS);
+  REQUIRE(bpf_tc_hook_create(&hook) == 0);
+  bpf_tc_opts filter = filter_of(foreign, kPriority);
+  filter.handle = 0x7463;
+  REQUIRE(bpf_tc_attach(&hook, &filter) == 0);
+  CHECK_THROWS_WITH(
+      sys::attach_clsact(bench.ifindex, TcHook::kIngress, ours.get(), bench.pins, kPriority),
+      Contains("foreign"));
+  CHECK_FALSE(bench.attached(foreign));
+  bench.detach();
+  CHECK_FALSE(bench.pair.delivers());
+}
+
 TEST_CASE("clsact: detaching where nothing ever was is no error") {
   if (cannot_run_here()) return;
   const Bench bench;

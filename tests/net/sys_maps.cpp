@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <bpf/libbpf.h>
+#include <sys/socket.h>
 
 #include <map>
 #include <memory>
@@ -176,15 +177,21 @@ TEST_CASE("maps: for_each over a type without batches") {
   if (cannot_run_here()) return;
   bpf_map_create_opts options{};
   options.sz = sizeof options;
-  const UniqueFd storage(bpf_map_create(BPF_MAP_TYPE_SOCKHASH, "tmt_socks", 4, 8, 16, &options));
-  REQUIRE(storage);
-  const auto listener = bound_socket(SOCK_STREAM, {address("127.0.0.1"), 0});
-  for (std::uint32_t key : {1U, 2U, 3U})
-    sys::map_update(storage.get(), key, static_cast<std::uint64_t>(listener.get()));
-  std::uint32_t sum = 0;
+  const UniqueFd map(
+      bpf_map_create(BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, "tmt_socks", 4, 8, 16, &options));
+  REQUIRE(map);
+  const auto nothing = [](auto, auto) {};
+  REQUIRE_FALSE(sys::detail::for_each_batched<std::uint32_t, std::uint64_t>(map.get(), nothing));
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  REQUIRE(::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0);
+  const auto [storage, length] = Endpoint{address("127.0.0.1"), 0}.to_sockaddr();
+  REQUIRE(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&storage), length) == 0);
+  sys::map_update(map.get(), std::uint32_t{3}, static_cast<std::uint64_t>(socket.get()));
+  std::vector<std::uint32_t> seen;
   sys::map_for_each<std::uint32_t, std::uint64_t>(
-      storage.get(), [&](std::uint32_t key, std::uint64_t) { sum += key; });
-  CHECK(sum == 6);
+      map.get(), [&](std::uint32_t key, std::uint64_t) { seen.push_back(key); });
+  CHECK(seen == std::vector<std::uint32_t>{3});  // of sixteen keys, those that have a value
 }
 
 TEST_CASE("maps: for_each refuses keys or values of other sizes") {
