@@ -27,7 +27,6 @@ LoadResult requests_to(const Stage& stage, const sys::Endpoint& target, unsigned
 /// As the dispatcher names the moments of a transfer, in their order.
 constexpr std::pair<const char*, const char*> kMoments[] = {
     {"frozen", "frozen: locked and dumped"},
-    {"sent", "COMMIT sent"},
     {"switch_committed", "the switch has changed the owner"},
     {"server_received", "COMMIT at the server"},
     {"resumed", "resumed: the server's kernel has the connection"},

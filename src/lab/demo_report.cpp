@@ -49,7 +49,7 @@ bool show_machine(Report& report, const Lab& lab) {
   const sys::EnterNetns inside(lab.node("server1").netns);
   bool kernel_resume = true;
   for (const agent::Finding& finding : agent::check(lab.config(), *server)) {
-    report.row({finding.ok ? "ok" : "--", finding.name, finding.detail}, {4, 16});
+    report.row({finding.ok ? "ok" : "--", finding.name, finding.detail}, {4, 20});
     if (finding.ok) continue;
     report.line("      it costs: " + finding.cost);
     report.line("      to do:    " + finding.fix);

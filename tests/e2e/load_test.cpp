@@ -49,9 +49,8 @@ std::string in_words(const char* what, const Measured& measured) {
   return text;
 }
 
-std::size_t flow_entries(const TestLab& lab) {
-  const Output output = run_in(*lab, "switch1", {program().string(), "flows", "--json"});
-  return nlohmann::json::parse(output.out).size();
+std::uint64_t flow_entries(const TestLab& lab) {
+  return lab::role_status(*lab, "switch1").at("flows").at("entries").get<std::uint64_t>();
 }
 
 void check_load(const lab::Options& options, bool ipv6, unsigned requests) {
