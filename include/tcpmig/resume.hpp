@@ -12,7 +12,8 @@ namespace tcpmig {
 
 /// Repair resume: a new socket that goes on with `snapshot`, its received bytes in its receive queue, by TCP_REPAIR (any kernel
 /// >= 4.8 that has it). `local` replaces snapshot.local (NAT on the way). Needs CAP_NET_ADMIN in the user namespace of
-/// the network namespace. The local address need not exist (IP_FREEBIND / IPV6_FREEBIND). No packet leaves before everything is restored; afterwards repair
+/// the network namespace. The local address need not be on an interface: a local route to it is enough (IP_FREEBIND,
+/// IPV6_FREEBIND); connect() wants that much. No packet leaves before everything is restored; afterwards repair
 /// mode is left with TCP_REPAIR_OFF_NO_WP, then one pure ACK may be sent by the kernel when it likes.
 /// Refuses (throws std::invalid_argument) a snapshot with `sent` or `unsent` data. Throws std::system_error naming the step that failed.
 sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local = {});

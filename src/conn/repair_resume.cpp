@@ -43,6 +43,7 @@ sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoin
       snapshot.rcv_nxt - static_cast<std::uint32_t>(snapshot.received.size()));
   conn::restore_queue_start(fd, conn::Queue::kSend, snapshot.snd_nxt);
   if (!snapshot.wscale) conn::restore_no_window_scale(fd);
+  conn::restore_mss(fd, snapshot.mss);
   conn::restore_peer(fd, snapshot.peer);
   conn::restore_options(fd, snapshot);
   if (snapshot.timestamps) conn::restore_timestamps(fd, *snapshot.timestamps);

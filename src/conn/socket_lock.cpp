@@ -12,7 +12,8 @@ namespace tcpmig::conn {
 
 SocketLock::SocketLock(int fd, int program_fd) : fd_(fd) {
   if (program_fd >= 0) {
-    set_option(fd, SOL_SOCKET, SO_ATTACH_BPF, program_fd, "setsockopt SO_ATTACH_BPF");
+    set_option(fd, SOL_SOCKET, SO_ATTACH_BPF, program_fd,
+               "setsockopt SO_ATTACH_BPF (MPTCP takes none)");
     return;
   }
   sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);

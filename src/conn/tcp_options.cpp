@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 
 #include "conn/socket_option.hpp"
@@ -50,6 +51,7 @@ void restore_options(int fd, const Snapshot& snapshot) {
                                           static_cast<std::uint32_t>(snapshot.wscale->rcv) << 16};
   if (snapshot.sack) options[count++] = {kSackPermitted, 0};
   if (snapshot.timestamps) options[count++] = {kTimestamp, 0};
+  if (count == 0) return;  // an empty list is EINVAL
   const auto length = static_cast<socklen_t>(count * sizeof(tcp_repair_opt));
   sys::check("setsockopt TCP_REPAIR_OPTIONS",
              ::setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, options.data(), length));
@@ -61,7 +63,10 @@ std::uint16_t dump_mss(int fd) {
 }
 
 void restore_mss(int fd, std::uint16_t mss) {
-  set_option(fd, IPPROTO_TCP, TCP_MAXSEG, int{mss}, "setsockopt TCP_MAXSEG");
+  if (mss == 0) return;
+  // what the kernel takes: TCP_MIN_MSS .. MAX_TCP_WINDOW; restore_options() sets the exact one
+  const int value = std::clamp<int>(mss, 88, 32767);
+  set_option(fd, IPPROTO_TCP, TCP_MAXSEG, value, "setsockopt TCP_MAXSEG");
 }
 
 }  // namespace tcpmig::conn

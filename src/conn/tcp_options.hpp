@@ -26,8 +26,9 @@ void restore_options(int fd, const Snapshot& snapshot);
 
 /// The peer's MSS (mss_clamp). In repair: outside of it TCP_MAXSEG is the size in use now.
 std::uint16_t dump_mss(int fd);
-/// Before connect: only connect() derives the size of our segments from it; TCP_REPAIR_OPTIONS
-/// later on changes the clamp but not the segments that are cut.
+/// Before connect, as if the application had asked for it: connect() cuts segments by the default
+/// of the family else (536, 1220: more than a peer with a small MSS takes), and TCP_REPAIR_OPTIONS
+/// changes the clamp, but not the present size.
 void restore_mss(int fd, std::uint16_t mss);
 
 }  // namespace tcpmig::conn
