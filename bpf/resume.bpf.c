@@ -312,7 +312,8 @@ static inline void tell(struct node_event *event, __u8 type, __u8 reason, __u32 
 	event->reason = reason;
 	event->detail = detail;
 	event->done_ns = bpf_ktime_get_ns();
-	bpf_ringbuf_output(&node_events, event, sizeof(*event), 0);
+	if (bpf_ringbuf_output(&node_events, event, sizeof(*event), 0))
+		count(ND_EVENT_LOST);
 }
 
 static inline int refuse(struct node_event *event, __u8 reason, __u32 detail)

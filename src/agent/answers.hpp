@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <span>
+
+#include "agent/control_port.hpp"
+#include "agent/flow.hpp"
+#include "control/node_network.hpp"
+
+namespace tcpmig::agent {
+
+/// What an agent says. One function for each message; an answer repeats the number of the question.
+class Answers {
+ public:
+  Answers(ControlPort& port, const config::Config& config, const config::Node& self,
+          const control::NodeNetwork& network, Counters& counters)
+      : port_(port), config_(config), self_(self), network_(network), counters_(counters) {}
+
+  void resumed(const abi::wire_header& question, const sys::Endpoint& to,
+               const abi::wire_resumed& stamps);
+  void refused(const abi::wire_header& question, const sys::Endpoint& to, abi::wire_reason reason,
+               std::uint32_t detail = 0, std::uint32_t current_generation = 0);
+  void aborted(const abi::wire_header& question, const sys::Endpoint& to);
+  void missing(const abi::wire_header& question, const sys::Endpoint& to,
+               std::span<const std::uint16_t> parts);
+
+  void gone(const abi::flow_key& flow, std::uint32_t generation);
+  void renew(const abi::flow_key& flow, std::uint32_t generation);
+  /// To every dispatcher.
+  void load(std::uint32_t live);
+
+ private:
+  void tell_switch(std::uint8_t type, const abi::flow_key& flow, std::uint32_t generation);
+
+  ControlPort& port_;
+  const config::Config& config_;
+  const config::Node& self_;
+  const control::NodeNetwork& network_;
+  Counters& counters_;
+};
+
+}  // namespace tcpmig::agent

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <net/if.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "agent/findings.hpp"
+#include "agent/programs.hpp"
+#include "sys/ledger.hpp"
+#include "sys/sock_diag.hpp"
+
+namespace tcpmig::agent {
+namespace {
+
+constexpr unsigned kCapNetAdmin = 12;
+constexpr unsigned kCapBpf = 39;
+constexpr unsigned kCapSysAdmin = 21;
+
+std::optional<int> sysctl_number(const std::string& name) {
+  try {
+    return std::stoi(sys::read_sysctl(name));
+  } catch (const std::exception&) {
+    return std::nullopt;  // this kernel has no such setting
+  }
+}
+
+bool has_capability(unsigned capability) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
+  if (::syscall(SYS_capget, &header, data.data()) < 0) return false;
+  return (data[capability / 32].effective >> (capability % 32) & 1U) != 0;
+}
+
+Finding rights() {
+  std::string missing;
+  if (!has_capability(kCapNetAdmin)) missing += " CAP_NET_ADMIN";
+  if (!has_capability(kCapBpf) && !has_capability(kCapSysAdmin)) missing += " CAP_BPF";
+  return {"rights", missing.empty(), missing.empty() ? "CAP_BPF, CAP_NET_ADMIN" : "missing:" + missing,
+          "the agent cannot start", "run it as root, or with these capabilities"};
+}
+
+Finding btf() {
+  const bool there = std::filesystem::exists("/sys/kernel/btf/vmlinux");
+  return {"btf", there, there ? "/sys/kernel/btf/vmlinux" : "no /sys/kernel/btf/vmlinux",
+          "no kernel resume: only servers with `handoff` can be given connections",
+          "use a kernel with CONFIG_DEBUG_INFO_BTF=y"};
+}
+
+Finding syncookies() {
+  const auto value = sysctl_number("net.ipv4.tcp_syncookies");
+  return {"tcp_syncookies", value.value_or(0) >= 1,
+          value ? "net.ipv4.tcp_syncookies = " + std::to_string(*value)
+                : "the kernel has no SYN cookies (CONFIG_SYN_COOKIES)",
+          "the kernel answers transferred connections with RST",
+          "sysctl net.ipv4.tcp_syncookies=1 (the default)"};
+}
+
+Finding rp_filter(const std::string& interface) {
+  const int all = sysctl_number("net.ipv4.conf.all.rp_filter").value_or(0);
+  const int own = sysctl_number("net.ipv4.conf." + interface + ".rp_filter").value_or(0);
+  const bool strict = std::max(all, own) == 1;
+  return {"rp_filter", !strict,
+          "effective on " + interface + ": " + std::to_string(std::max(all, own)) +
+              (strict ? " (strict)" : ""),
+          "packets of clients whose route does not lead through " + interface + " are dropped",
+          "sysctl net.ipv4.conf." + interface + ".rp_filter=2, unless the switch is the way to all clients"};
+}
+
+/// What the kernel refuses to a child although the client negotiated it.
+Finding tcp_option(const std::string& name, const std::string& what) {
+  const bool on = sysctl_number("net.ipv4." + name).value_or(1) != 0;
+  return {name, on, "net.ipv4." + name + (on ? " is on" : " = 0"),
+          "connections of clients that use " + what + " cannot be resumed here",
+          "sysctl net.ipv4." + name + "=1 (the default)"};
+}
+
+Finding tun() {
+  const sys::UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+  return {"tun", static_cast<bool>(fd),
+          fd ? "/dev/net/tun" : std::string("/dev/net/tun: ") + std::strerror(errno),
+          "the agent cannot start: early packets and large transfers go through a TUN",
+          "load the module tun, or give the container /dev/net/tun"};
+}
+
+/// By destroying a socket that cannot exist: the kernel says whether it knows how to.
+Finding sock_destroy() {
+  std::string detail = "SOCK_DESTROY";
+  bool works = true;
+  try {
+    const auto nowhere = *sys::Address::parse("127.0.0.1");
+    sys::SockDiag().destroy({nowhere, 0}, {nowhere, 0});
+  } catch (const std::exception& error) {
+    detail = error.what();
+    works = false;
+  }
+  return {"sock_destroy", works, detail,
+          "a connection with the four-tuple of one in TIME_WAIT is refused",
+          "use a kernel with CONFIG_INET_DIAG_DESTROY=y"};
+}
+
+Finding interface_of(const config::Node& self) {
+  const bool there = ::if_nametoindex(self.interface.c_str()) != 0;
+  return {"interface", there, self.interface + (there ? "" : ": there is none of that name"),
+          "the agent cannot start", "correct `interface` of [[node]] " + self.name};
+}
+
+}  // namespace
+
+std::vector<Finding> host_findings(const config::Config& /*config*/, const config::Node& self) {
+  return {rights(),
+          interface_of(self),
+          syncookies(),
+          rp_filter(self.interface),
+          tcp_option("tcp_timestamps", "timestamps"),
+          tcp_option("tcp_sack", "SACK"),
+          tcp_option("tcp_window_scaling", "window scaling"),
+          tun(),
+          sock_destroy()};
+}
+
+std::vector<Finding> check(const config::Config& config, const config::Node& self) {
+  std::vector<Finding> findings = host_findings(config, self);
+  findings.push_back(btf());
+  const std::string missing = Programs::probe_kernel_resume();
+  findings.push_back({"kfunc", missing.empty(),
+                      missing.empty() ? "bpf_sk_assign_tcp_reqsk()" : missing,
+                      "no kernel resume: only servers with `handoff` can be given connections",
+                      "use Linux 6.9 or newer with CONFIG_SYN_COOKIES=y"});
+  return findings;
+}
+
+}  // namespace tcpmig::agent

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include "agent/confirmations.hpp"
+
+#include <arpa/inet.h>
+#include <linux/bpf.h>  // the TCP states
+
+#include <algorithm>
+#include <utility>
+
+namespace tcpmig::agent {
+
+bool Confirmations::look(Search& search, TimePoint now) {
+  const Opened& opened = search.opened;
+  const auto local = local_of(opened.flow, ntohs(opened.question.target_port));
+  if (const auto socket = diag_.find(local, client_of(opened.flow), true)) {
+    found_(opened, *socket);
+    return true;
+  }
+  if (++search.looks >= kLooks) {
+    absent_(opened);
+    return true;
+  }
+  ++counters_.child_looked_for_again;
+  search.next = now + kFirstPause * (1 << (search.looks - 1));
+  return false;
+}
+
+void Confirmations::look(const Opened& opened, TimePoint now) {
+  Search search{opened, 0, now};
+  if (!look(search, now)) searches_.push_back(std::move(search));
+}
+
+bool Confirmations::ask(const abi::flow_key& flow, const abi::wire_header& question,
+                        const sys::Endpoint& from) {
+  for (Search& search : searches_) {
+    if (!FlowEqual{}(search.opened.flow, flow) ||
+        search.opened.question.generation != question.generation)
+      continue;
+    const auto port = search.opened.question.target_port;
+    search.opened.question = question;
+    search.opened.question.target_port = port;
+    search.opened.from = from;
+    return true;
+  }
+  return false;
+}
+
+TimePoint Confirmations::due() const {
+  TimePoint first = TimePoint::max();
+  for (const Search& search : searches_) first = std::min(first, search.next);
+  return first;
+}
+
+void Confirmations::run(TimePoint now) {
+  std::vector<Search> searches = std::exchange(searches_, {});
+  for (Search& search : searches)
+    if (search.next > now || !look(search, now)) searches_.push_back(std::move(search));
+}
+
+bool backlog_full(sys::SockDiag& diag, const sys::Endpoint& local) {
+  bool full = false;
+  diag.for_each(1U << BPF_TCP_LISTEN, [&](const sys::SocketInfo& socket) {
+    const bool takes = socket.local.port == local.port &&
+                       (!socket.local.address.is_set() || socket.local.address == local.address ||
+                        socket.local.address.str() == "0.0.0.0");
+    if (takes && socket.recv_queue > socket.send_queue) full = true;
+  });
+  return full;
+}
+
+}  // namespace tcpmig::agent

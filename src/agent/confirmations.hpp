@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <functional>
+#include <optional>
+
+#include "agent/counters.hpp"
+#include "agent/flow.hpp"
+#include "sys/sock_diag.hpp"
+
+namespace tcpmig::agent {
+
+/// A transfer that the kernel has taken, and who waits for our word on it.
+struct Opened {
+  abi::flow_key flow{};
+  abi::wire_header question{};  ///< COMMIT, or the ABORT that came after it
+  sys::Endpoint from;
+  abi::wire_resumed stamps{};
+  TimePoint when;
+};
+
+/// The kernel taking a transfer does not mean that a child exists: a full backlog drops it silently. So the socket is looked
+/// for, and once more or twice shortly after.
+///
+/// "Not there" is not proof that there never was one: a child may have lived and died before we looked. Answering REFUSED
+/// then executes nothing twice all the same: such a child has spoken, the switch has seen it before our answer passed, and refuses to
+/// give the flow to anybody else ("already spoken"), which the dispatcher takes as RESUMED. The switch is the judge, not we.
+class Confirmations {
+ public:
+  static constexpr int kLooks = 4;
+  static constexpr std::chrono::microseconds kFirstPause{250};  ///< doubles: 250, 500, 1000 us
+
+  using Found = std::function<void(const Opened&, const sys::SocketInfo&)>;
+  using Absent = std::function<void(const Opened&)>;
+  Confirmations(sys::SockDiag& diag, Counters& counters, Found found, Absent absent)
+      : diag_(diag), counters_(counters), found_(std::move(found)), absent_(std::move(absent)) {}
+
+  /// Looks at once; calls `found` or, at the latest after kLooks, `absent`.
+  void look(const Opened& opened, TimePoint now);
+  /// A question about a flow that is being looked for: its answer goes there instead. False: it is not.
+  bool ask(const abi::flow_key& flow, const abi::wire_header& question, const sys::Endpoint& from);
+
+  [[nodiscard]] TimePoint due() const;
+  void run(TimePoint now);
+
+ private:
+  struct Search {
+    Opened opened;
+    int looks = 0;
+    TimePoint next;
+  };
+  /// True: answered.
+  bool look(Search& search, TimePoint now);
+
+  sys::SockDiag& diag_;
+  Counters& counters_;
+  Found found_;
+  Absent absent_;
+  std::vector<Search> searches_;
+};
+
+/// The accept queue of the listener that would have taken (client -> local) is full.
+bool backlog_full(sys::SockDiag& diag, const sys::Endpoint& local);
+
+}  // namespace tcpmig::agent

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <map>
+
+#include "agent/openings.hpp"
+#include "sys/unique_fd.hpp"
+
+namespace tcpmig::agent {
+
+/// Connections that are handed to a program of ours: restored by TCP_REPAIR, and given away as a descriptor over the Unix socket (SOCK_SEQPACKET)
+/// that the pool server names. Needs neither a listener nor the kfunc.
+class Handoffs {
+ public:
+  Handoffs(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
+           Tombstones& tombstones, Counters& counters);
+
+  /// Is this port one of those?
+  [[nodiscard]] bool serves(std::uint16_t port) const { return paths_.contains(port); }
+  /// Claims, restores, gives away. The connection exists afterwards, unless there is a refusal.
+  std::optional<Refusal> open(const Arrival& arrival);
+
+ private:
+  /// A connected socket, kept for the next time; throws std::system_error.
+  int connection(std::uint16_t port);
+  void give(std::uint16_t port, int fd, const std::string& note);
+
+  sys::SockDiag& diag_;
+  Tombstones& tombstones_;
+  Counters& counters_;
+  std::map<std::uint16_t, std::string> paths_;
+  std::map<std::uint16_t, sys::UniqueFd> connections_;
+};
+
+}  // namespace tcpmig::agent

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <functional>
+#include <optional>
+
+#include "agent/assembly.hpp"
+#include "agent/confirmations.hpp"
+#include "agent/tombstones.hpp"
+#include "sys/sock_diag.hpp"
+#include "sys/tun.hpp"
+
+namespace tcpmig::agent {
+
+/// Why a transfer is not opened here.
+struct Refusal {
+  abi::wire_reason reason = abi::REASON_NONE;
+  std::uint32_t detail = 0;
+};
+
+/// Opens transfers through the TUN: those of several parts, and those whose four-tuple an old socket still has.
+///
+/// The first segment goes with `pending` to resume_tun, which gives it to the listener. It is small, so that any window takes it. What is left follows as
+/// ordinary segments of the client, never more at a time than the child's window takes: progress is what the child has received (tcp_info),
+/// so what it dropped is sent again, and the client, for which all of it is acknowledged, need not help.
+class Openings {
+ public:
+  /// Everything that was received is in the child, or nothing more will be: it may be told, what is held may follow.
+  using Complete = std::function<void(const abi::flow_key&)>;
+
+  Openings(sys::Tun& tun, sys::SockDiag& diag, Tombstones& tombstones, int pending_map,
+           Counters& counters, Complete complete)
+      : tun_(tun), diag_(diag), tombstones_(tombstones), pending_map_(pending_map),
+        counters_(counters), complete_(std::move(complete)) {}
+
+  /// Claims the tombstone and writes the opening segment. The child is there then, unless the backlog was full: to be looked for.
+  std::optional<Refusal> open(Arrival arrival, TimePoint now);
+  /// A former run opened it and did not get to its end: goes on where the child stands.
+  void take_up(Arrival arrival, TimePoint now);
+  /// The child of a flow has been seen. True: there is more to deliver, and Complete will be called; false: it is complete.
+  bool begin(const abi::flow_key& flow, TimePoint now);
+  /// Forgets what is left of a flow: its child did not come.
+  void forget(const abi::flow_key& flow) { deliveries_.erase(flow); }
+  [[nodiscard]] bool has(const abi::flow_key& flow) const { return deliveries_.contains(flow); }
+  [[nodiscard]] std::size_t under_way() const noexcept { return deliveries_.size(); }
+
+  /// Writes a client's TCP segment (header and data) as packets of this connection.
+  bool inject(const sys::Endpoint& client, const sys::Endpoint& local,
+              std::span<const std::byte> segment);
+  /// Writes a packet as it is.
+  void inject(std::span<const std::byte> packet);
+
+  [[nodiscard]] TimePoint due() const;
+  void run(TimePoint now);
+
+ private:
+  struct Delivery {
+    Arrival arrival;
+    std::size_t chunk = 0;     ///< what is tried next, bytes
+    std::chrono::microseconds pause{0};
+    TimePoint next = TimePoint::max();  ///< max: the child has not been seen yet
+    TimePoint deadline;
+  };
+  std::optional<Refusal> write_opening(const Arrival& arrival, std::size_t first);
+  /// True: done with it, one way or the other.
+  bool deliver(Delivery& delivery, TimePoint now);
+  bool inject_chunk(const Delivery& delivery, const ::tcp_info& child);
+
+  sys::Tun& tun_;
+  sys::SockDiag& diag_;
+  Tombstones& tombstones_;
+  int pending_map_;
+  Counters& counters_;
+  Complete complete_;
+  FlowMap<Delivery> deliveries_;
+};
+
+/// Ends a socket of an earlier connection with the four-tuple of this transfer. A refusal when there is one that is not known to be old.
+std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Tombstones& tombstones,
+                                      const Arrival& arrival, Counters& counters);
+
+}  // namespace tcpmig::agent

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <optional>
+#include <span>
+
+#include "agent/flow.hpp"
+
+/// TCP segments of a client, as header and data without IP (conn/segment.hpp makes packets of them). Pure functions over bytes.
+namespace tcpmig::agent {
+
+/// The segment that opens a transfer, as the tc program makes it (resume.bpf.c): its first bytes, timestamps when negotiated.
+Bytes opening_segment(const abi::wire_header& commit, std::uint32_t seq,
+                      std::span<const std::byte> payload, bool fin);
+
+/// One that brings more of the received bytes. It carries no timestamp: the client may have sent newer ones meanwhile, and a segment
+/// with an older one would be dropped (PAWS); one without is taken (docs/kernel-notes.md).
+Bytes further_segment(const abi::wire_header& commit, std::uint32_t seq, std::uint32_t ack,
+                      std::span<const std::byte> payload, bool fin);
+
+/// Puts in the acknowledgement number that a former owner could not know (WIRE_FLAG_CRAFTED). False: no TCP header.
+bool set_acknowledgement(std::span<std::byte> segment, std::uint32_t ack);
+
+/// The flow that a packet belongs to which the guard gave to the TUN. nullopt: not TCP.
+std::optional<abi::flow_key> flow_of_packet(std::span<const std::byte> packet);
+
+}  // namespace tcpmig::agent

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+#include "agent/service.hpp"
+
+#include <arpa/inet.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/findings.hpp"
+#include "agent/segments.hpp"
+
+namespace tcpmig::agent {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr const char* kTunName = "tcpmig0";
+constexpr milliseconds kTick{5};
+constexpr milliseconds kLoadPause{100};
+constexpr milliseconds kCarePause{1'000};
+constexpr int kPacketBatch = 64;
+constexpr std::size_t kPacketMax = 65'536;
+
+control::NodeNetwork set_up_network(const config::Config& config, const config::Node& self,
+                                    sys::Ledger& ledger, sys::Netlink& netlink) {
+  ledger.begin_adoption();
+  control::NodeNetwork network(config, self, ledger, netlink);
+  ledger.finish_adoption();
+  return network;
+}
+
+int index_of(sys::Netlink& netlink, const std::string& name) {
+  const auto link = netlink.find_link(name);
+  if (!link)
+    throw std::runtime_error("there is no interface " + name +
+                             ": correct `interface` of this [[node]]");
+  return link->index;
+}
+
+}  // namespace
+
+Service::Service(const config::Config& config, const config::Node& self)
+    : config_(config),
+      self_(self),
+      secret_(control::Secret::load(config.secret_file)),
+      port_(config, self, secret_, counters_),
+      opener_(secret_, self.id),
+      pins_(config.paths(self.name).pins("agent")),
+      ledger_(config.paths(self.name).ledger("agent"), netlink_),
+      network_(set_up_network(config, self, ledger_, netlink_)),
+      programs_(config, self, pins_),
+      tun_(kTunName),
+      tombstones_(programs_.tombstones()),
+      answers_(port_, config, self, network_, counters_),
+      held_({config.limits.hold_packets, config.limits.hold_bytes, config.timeouts.hold}),
+      assembly_(config.timeouts.transfer),
+      confirmations_(
+          diag_, counters_,
+          [this](const Opened& opened, const sys::SocketInfo&) { child_found(opened); },
+          [this](const Opened& opened) { child_absent(opened); }),
+      openings_(tun_, diag_, tombstones_, programs_.pending_map(), counters_,
+                [this](const abi::flow_key& flow) { delivered(flow); }),
+      handoffs_(config, self, diag_, tombstones_, counters_),
+      flows_(config, self, diag_, tombstones_, answers_, counters_, Clock::now()),
+      interface_(index_of(netlink_, self.interface)),
+      next_tick_(Clock::now()),
+      next_load_(next_tick_),
+      next_care_(next_tick_ + kCarePause) {
+  if (!programs_.has_kernel_resume())
+    warnings_.push_back("no kernel resume: " + programs_.missing() +
+                        ": transfers to stock servers are refused, only servers with `handoff` work");
+  for (const Finding& finding : host_findings(config, self))
+    if (!finding.ok)
+      warnings_.push_back(finding.name + ": " + finding.detail + ": " + finding.cost + ": " + finding.fix);
+  for (const std::string& warning : warnings_) spdlog::warn("{}", warning);
+  programs_.configure(secret_, tun_.ifindex());
+  attached_ = programs_.attach(interface_, tun_.ifindex());
+}
+
+void Service::on_tun() {
+  static std::array<std::byte, kPacketMax> buffer;  // one thread, one service
+  for (int i = 0; i < kPacketBatch; ++i) {
+    const auto got = ::read(tun_.fd(), buffer.data(), buffer.size());
+    if (got <= 0) return;
+    on_packet(Bytes(buffer.begin(), buffer.begin() + got));
+  }
+}
+
+/// A packet that had no socket. Its connection may have come since, or be on its way.
+void Service::on_packet(Bytes packet) {
+  const auto flow = flow_of_packet(packet);
+  if (!flow) return;  // the kernel's own IPv6 housekeeping
+  const auto tombstone = tombstones_.find(*flow);
+  if (tombstone && tombstone->state == abi::TOMB_CONFIRMED && !openings_.has(*flow)) {
+    openings_.inject(packet);
+    ++counters_.replayed;
+    return;
+  }
+  if (held_.add(*flow, std::move(packet), Clock::now()))
+    ++counters_.held;
+  else
+    ++counters_.hold_full;
+}
+
+void Service::on_control(int fd) {
+  port_.receive(fd, [this](std::span<const std::byte> datagram, const sys::Endpoint& from) {
+    on_datagram(datagram, from);
+  });
+}
+
+TimePoint Service::due() const {
+  TimePoint first = std::min({confirmations_.due(), openings_.due(), flows_.due(), next_load_, next_care_});
+  const bool ticking = assembly_.under_way() > 0 || held_.packets() > 0 || !unconfirmed_.empty();
+  return ticking ? std::min(first, next_tick_) : first;
+}
+
+void Service::tick(TimePoint now) {
+  for (const Assembly::Gap& gap : assembly_.gaps(now)) {
+    answers_.missing(gap.commit, gap.from, gap.missing);
+    counters_.parts_asked += gap.missing.size();
+  }
+  for (const Assembly::Gap& gap : assembly_.expire(now)) {
+    ++counters_.incomplete;
+    answers_.refused(gap.commit, gap.from, abi::REASON_INCOMPLETE);
+  }
+  counters_.hold_expired += held_.expire(now);
+  // A server that reads slowly: the child exists, and the dispatcher shall not wait for the last byte.
+  std::vector<Opened> late;
+  for (const auto& [flow, opened] : unconfirmed_)
+    if (now - opened.when > config_.timeouts.transfer / 4) late.push_back(opened);
+  for (const Opened& opened : late) {
+    unconfirmed_.erase(opened.flow);
+    confirm(opened);
+  }
+}
+
+/// What somebody else may have undone, and what was missed.
+void Service::keep_attached(TimePoint now) {
+  next_care_ = now + kCarePause;
+  if (!programs_.is_attached(interface_)) {
+    spdlog::warn("programs were detached from {}: attaching them again", self_.interface);
+    attached_ = programs_.attach(interface_, tun_.ifindex());
+  }
+  const std::uint64_t lost = programs_.counters()[abi::ND_EVENT_LOST];
+  if (lost != events_lost_) flows_.adopt(now);
+  events_lost_ = lost;
+}
+
+void Service::run(TimePoint now) {
+  confirmations_.run(now);
+  openings_.run(now);
+  if (now >= next_tick_) {
+    next_tick_ = now + kTick;
+    tick(now);
+  }
+  flows_.run(now);
+  if (now >= next_load_) {
+    next_load_ = now + kLoadPause;
+    answers_.load(static_cast<std::uint32_t>(flows_.live()));
+  }
+  if (now >= next_care_) keep_attached(now);
+}
+
+nlohmann::json Service::status() const {
+  nlohmann::json counters;
+  const auto bpf = programs_.counters();
+#define X(name, json, text) counters[json] = bpf[abi::name];
+  NODE_COUNTERS(X)
+#undef X
+  nlohmann::json own;
+#define X(name, text) own[#name] = counters_.name;
+  TCPMIG_AGENT_COUNTERS(X)
+#undef X
+  return {{"role", "agent"},
+          {"node", self_.name},
+          {"pid", ::getpid()},
+          {"ready", true},
+          {"kfunc", programs_.has_kernel_resume()},
+          {"attached", attached_},
+          {"live", flows_.live()},
+          {"tombstones", flows_.tombstones()},
+          {"held_packets", held_.packets()},
+          {"held_bytes", held_.bytes()},
+          {"assembling", assembly_.under_way()},
+          {"delivering", openings_.under_way()},
+          {"programs", std::move(counters)},
+          {"agent", std::move(own)},
+          {"warnings", warnings_}};
+}
+
+}  // namespace tcpmig::agent

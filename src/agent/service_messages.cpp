@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// The service's control messages: from a datagram to what it asks for.
+#include <arpa/inet.h>
+#include <endian.h>
+
+#include "agent/segments.hpp"
+#include "agent/service.hpp"
+#include "conn/segment.hpp"
+
+namespace tcpmig::agent {
+namespace {
+
+bool names_a_flow(const abi::wire_header& header) {
+  const bool ipv4 = sys::Address(header.client).is_ipv4();
+  return header.service != 0 && header.client_port != 0 &&
+         header.family == (ipv4 ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6);
+}
+
+}  // namespace
+
+void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoint& from) {
+  const auto message = opener_.open(datagram);
+  if (!message) {
+    const bool tag = message.error() == control::Reject::kTag || message.error() == control::Reject::kUnknownKey;
+    ++(tag ? counters_.bad_tags : counters_.bad_datagrams);
+    return;
+  }
+  const abi::wire_header& header = message->header;
+  if (!names_a_flow(header)) {
+    ++counters_.bad_datagrams;
+    return;
+  }
+  if (!replays_.accept(ntohs(header.sender), header.lane, be64toh(header.sequence))) {
+    ++counters_.replays;
+    return;
+  }
+  const abi::flow_key flow = flow_of(config_, self_.id, header);
+  switch (header.type) {
+    case abi::WIRE_COMMIT:
+    case abi::WIRE_DATA: return on_part(flow, *message, from);
+    case abi::WIRE_ABORT: return on_abort(flow, *message, from);
+    case abi::WIRE_SEGMENT: return on_segment(flow, *message);
+    default: ++counters_.bad_datagrams;  // nothing that is said to an agent
+  }
+}
+
+void Service::on_part(const abi::flow_key& flow, const control::Incoming& message,
+                      const sys::Endpoint& from) {
+  const abi::wire_header& header = message.header;
+  const bool commit = header.type == abi::WIRE_COMMIT;
+  const control::Generation generation = ntohl(header.generation);
+  const auto tombstone = tombstones_.find(flow);
+  const bool known = tombstone && !control::newer(generation, tombstone->generation);
+  // A former run that did not get to the end of a transfer of several parts: they are put together once more.
+  const bool unfinished = known && tombstone->generation == generation &&
+                          tombstone->state == abi::TOMB_OPENING && ntohs(header.parts) > 1 &&
+                          !openings_.has(flow);
+  if (known && !unfinished) {
+    if (commit) answer_again(flow, *tombstone, header, from);
+    return;
+  }
+  if (!handoffs_.serves(ntohs(header.target_port)) && !programs_.has_kernel_resume()) {
+    if (commit) answers_.refused(header, from, abi::REASON_NO_KFUNC);
+    return;
+  }
+  auto arrival = assembly_.add(flow, message, from, Clock::now());
+  if (arrival && *arrival) return open(std::move(**arrival));
+  if (!arrival && arrival.error() == Assembly::Problem::kContradiction) ++counters_.bad_datagrams;
+  if (!arrival && arrival.error() == Assembly::Problem::kTooMany && commit)
+    answers_.refused(header, from, abi::REASON_INCOMPLETE, ENOBUFS);
+}
+
+void Service::on_abort(const abi::flow_key& flow, const control::Incoming& message,
+                       const sys::Endpoint& from) {
+  const control::Generation generation = ntohl(message.header.generation);
+  assembly_.drop(flow, generation);
+  const auto outcome = tombstones_.forbid(flow, generation);
+  switch (outcome.what) {
+    case abi::TOMBSTONE_DONE:
+      ++counters_.aborted;
+      flows_.settled(flow, generation, Clock::now());
+      return answers_.aborted(message.header, from);
+    case abi::TOMBSTONE_OLD:
+      return answer_again(flow, outcome.now, message.header, from);
+    default:
+      return;  // no room to remember it: a promise that cannot be kept is not given
+  }
+}
+
+/// Captured by a former owner: header and data, its ports and addresses are the flow's.
+void Service::on_segment(const abi::flow_key& flow, const control::Incoming& message) {
+  const auto tombstone = tombstones_.find(flow);
+  const bool current = tombstone && tombstone->generation == ntohl(message.header.generation);
+  const auto client = client_of(flow);
+  const auto local = local_of(flow, current ? tombstone->target_port : 0);
+  const auto child = current ? diag_.find(local, client, true) : std::nullopt;
+  Bytes segment(message.payload.begin(), message.payload.end());
+  if (child && child->tcp && (message.header.flags & abi::WIRE_FLAG_CRAFTED) != 0)
+    set_acknowledgement(segment,
+                        tombstone->snd_nxt + static_cast<std::uint32_t>(child->tcp->tcpi_bytes_acked));
+  const bool given = child && conn::give_packets(client, local, segment, [&](std::span<const std::byte> packet) {
+    if (!openings_.has(flow)) return openings_.inject(packet);
+    // behind what is still being delivered
+    if (!held_.add(flow, {packet.begin(), packet.end()}, Clock::now())) ++counters_.hold_full;
+  });
+  ++(given ? counters_.late_segments : counters_.late_segments_dropped);
+}
+
+}  // namespace tcpmig::agent

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include "agent/flow.hpp"
+#include "control/message.hpp"
+#include "shared/tombstone.h"
+#include "sys/bpf.hpp"
+
+namespace tcpmig::agent {
+
+/// The map `tombstones`: read as it is, changed only through the program tombstone_change (bpf/lib/tombstone.h says why).
+class Tombstones {
+ public:
+  /// Neither descriptor is owned.
+  Tombstones(int map_fd, int program_fd) : map_fd_(map_fd), program_fd_(program_fd) {}
+
+  [[nodiscard]] std::optional<abi::tombstone> find(const abi::flow_key& flow) const;
+  template <typename Visit>
+  void for_each(Visit&& visit) const {
+    sys::map_for_each<abi::flow_key, abi::tombstone>(map_fd_, visit);
+  }
+
+  struct Outcome {
+    abi::tombstone_outcome what = abi::TOMBSTONE_ABSENT;
+    abi::tombstone now{};  ///< what stands there afterwards
+  };
+  /// This transfer is about to be opened by us: after that nobody else opens it.
+  Outcome claim(const abi::flow_key& flow, const abi::wire_header& commit);
+  /// OPENING -> state.
+  Outcome settle(const abi::flow_key& flow, control::Generation generation,
+                 abi::tombstone_state state, std::uint8_t reason = 0, std::uint16_t detail = 0);
+  /// This generation and older ones shall never be opened here, unless that has happened.
+  Outcome forbid(const abi::flow_key& flow, control::Generation generation);
+  /// Forgets it, if it is still of this generation.
+  bool sweep(const abi::flow_key& flow, control::Generation generation);
+
+ private:
+  Outcome change(abi::tombstone_request request);
+  int map_fd_;
+  int program_fd_;
+};
+
+}  // namespace tcpmig::agent
