@@ -81,8 +81,8 @@ enum { VPA4_SERVICE_BITS = 14, VPA4_NODE_BITS = 8, VPA4_BLOCK_LENGTH = 18, VPA6_
 /* map `replay`: array [MAX_NODES * MAX_LANES], index node * MAX_LANES + lane. Declared in the BPF source because it holds a
  * bpf_spin_lock; window of 512 message numbers (RFC 6479). */
 
-/* Context of the program switch_tc_forget / switch_xdp_forget (SEC("syscall"), run by BPF_PROG_RUN): removes one entry of
- * `flows` if it has been dead for dead_ns. User space must not delete entries by itself: between its look and its deletion a
+/* Context of the program switch_tc_forget / switch_xdp_forget (SEC("syscall"), run by BPF_PROG_RUN with
+ * ctx_in only; the answer stands in the same memory): removes one entry of `flows` if it has been dead for dead_ns. User space must not delete entries by itself: between its look and its deletion a
  * COMMIT may bring the entry back to life. */
 struct forget_request {
 	struct flow_key key;

@@ -9,6 +9,7 @@
 
 #include <cstring>
 #include <iostream>
+#include <numeric>
 #include <stdexcept>
 
 #include "bpf/lib_host.hpp"
@@ -148,8 +149,11 @@ void Rig::fill_tables() {
     entry.role = node == 1 || node == 5 ? abi::NODE_DISPATCHER : abi::NODE_SERVER;
     tcpmig::sys::map_update(map("nodes"), node, entry);
   }
-  for (std::uint32_t slot = 0; slot < abi::MAGLEV_SIZE; slot++)
-    tcpmig::sys::map_update(map("maglev"), slot, one);
+  std::vector<std::uint32_t> slots(abi::MAGLEV_SIZE), dispatchers(abi::MAGLEV_SIZE, 1);
+  std::iota(slots.begin(), slots.end(), 0U);
+  std::uint32_t count = abi::MAGLEV_SIZE;
+  check_errno("fill maglev", bpf_map_update_batch(map("maglev"), slots.data(), dispatchers.data(),
+                                                  &count, nullptr));
 }
 
 Counts Rig::counters() const {
@@ -262,8 +266,7 @@ abi::traffic Rig::traffic_of_node(std::uint32_t id) {
 bool Rig::forget(const Family& f, std::uint64_t dead_ns) {
   const std::string name = backend_ == Backend::kTc ? "switch_tc_forget" : "switch_xdp_forget";
   abi::forget_request request{key_of(f), dead_ns, 0, 0};
-  LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_out = &request,
-              .ctx_size_in = sizeof request, .ctx_size_out = sizeof request);
+  LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_size_in = sizeof request);
   const int fd = bpf_program__fd(bpf_object__find_program_by_name(object_, name.c_str()));
   check_errno("run " + name, bpf_prog_test_run_opts(fd, &options));
   return request.removed == 1;
@@ -343,7 +346,7 @@ Packet control(const Family& f, abi::wire_header header, const Bytes& payload) {
   Bytes bytes(sizeof header);
   std::memcpy(bytes.data(), &header, sizeof header);
   bytes.insert(bytes.end(), payload.begin(), payload.end());
-  const int sender = ntohs(header.sender);
+  const int named = ntohs(header.sender), sender = named <= 7 ? named : 1;
   return packets::Ethernet{mac_of_interface("nodes0"), mac_of_node(sender), {}} /
          packets::ip(f.node(sender), f.own_nodes) /
          packets::Udp{50000, kControlPort, bytes, true, {}};

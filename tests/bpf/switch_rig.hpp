@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#define CATCH_CONFIG_ENABLE_PAIR_STRINGMAKER  // Counts in what a failing test says
 #include "bpf/packet.hpp"
 #include "catch.hpp"
 #include "shared/switch_maps.h"

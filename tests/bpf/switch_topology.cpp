@@ -59,9 +59,9 @@ std::string node_commands(const Family& f, int id) {
   std::string text;
   if (id != kUnresolved) text += neighbour(f.node(id), mac_of_node(id), interface);
   text += "route add " + f.vpa(id, 0).str() + (f.version == 4 ? "/18" : "/112") + via +
-          (id == kSmallMtu ? " mtu 1300" : "") + "\n";
+          (id == kSmallMtu ? " mtu lock 1300" : "") + "\n";
   if (id == kSmallMtu)
-    text += "route add " + f.node(id).str() + " dev " + interface + " mtu 1300\n";
+    text += "route add " + f.node(id).str() + " dev " + interface + " mtu lock 1300\n";
   if (id == kDispatcher) text += "route add " + f.vip.str() + via + "\n";
   return text;
 }
