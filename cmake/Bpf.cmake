@@ -3,8 +3,10 @@
 # through which sources find the skeletons and depend on them.
 find_program(BPF_CLANG NAMES clang-19 clang REQUIRED)
 find_program(BPFTOOL bpftool PATHS /usr/sbin /sbin REQUIRED)
-execute_process(COMMAND ${CMAKE_C_COMPILER} -print-multiarch OUTPUT_VARIABLE MULTIARCH
-                OUTPUT_STRIP_TRAILING_WHITESPACE)
+# gcc whatever the compiler of this build is: clang answers with an empty line.
+find_program(GCC gcc REQUIRED)
+execute_process(COMMAND ${GCC} -print-multiarch OUTPUT_VARIABLE MULTIARCH
+                OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
 
 function(bpf_skeletons target)
   file(GLOB sources CONFIGURE_DEPENDS ${ARGN})
@@ -15,12 +17,16 @@ function(bpf_skeletons target)
     get_filename_component(name ${source} NAME)
     string(REPLACE ".bpf.c" "" name ${name})
     set(object ${directory}/${name}.bpf.o)
+    set(compiled ${directory}/${name}.compiled.o)
     set(skeleton ${directory}/${name}.skel.h)
     add_custom_command(
       OUTPUT ${object}
       COMMAND ${BPF_CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -I
-              ${CMAKE_SOURCE_DIR}/bpf -isystem /usr/include/${MULTIARCH} -MD -MF ${object}.d -c
-              ${source} -o ${object}
+              ${CMAKE_SOURCE_DIR}/bpf -isystem /usr/include/${MULTIARCH} -MD -MF ${object}.d -MT
+              ${object} -c ${source} -o ${compiled}
+      # The BPF linker leaves BTF and drops DWARF: less than half the size in the program.
+      COMMAND ${BPFTOOL} gen object ${object} ${compiled}
+      BYPRODUCTS ${compiled}
       DEPENDS ${source}
       DEPFILE ${object}.d
       COMMENT "BPF ${name}"
