@@ -10,6 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "sys/bpf.hpp"
 #include "sys/check.hpp"
 
 namespace tcpmig::sys {
