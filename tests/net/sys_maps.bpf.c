@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0-only)
 /* Maps of several types, for the tests of pinning and access. */
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>  // stands on linux/bpf.h
 
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
