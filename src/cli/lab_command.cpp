@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+// tcpmig lab up|exec|status|down|demo|fd-server
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/context.hpp"
+#include "cli/failure.hpp"
+#include "cli/text_table.hpp"
+#include "lab/fd_server.hpp"
+#include "lab/lab.hpp"
+
+namespace tcpmig::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+const std::map<std::string, config::Datapath> kDatapaths{{"auto", config::Datapath::kAuto},
+                                                         {"tc", config::Datapath::kTc},
+                                                         {"xdp", config::Datapath::kXdp}};
+
+lab::Lab find(const std::string& name) try {
+  return lab::Lab::find(name);
+} catch (const std::invalid_argument&) {
+  throw;
+} catch (const std::runtime_error& error) {
+  throw Failure(kNotFound, error.what());
+}
+
+void print(const Globals& globals, const Json& status) {
+  if (globals.json) {
+    print_json(status);
+    return;
+  }
+  const auto joined = [](const Json& list) {
+    std::string text;
+    for (const Json& item : list)
+      text +=
+          (text.empty() ? "" : " ") + (item.is_string() ? item.get<std::string>() : item.dump());
+    return text.empty() ? std::string("-") : text;
+  };
+  std::vector<std::vector<std::string>> rows{{"NODE", "ROLE", "ADDRESSES", "PIDS", "NETNS"}};
+  for (const Json& node : status.at("nodes"))
+    rows.push_back({node.at("name"), node.at("role"), joined(node.at("addresses")),
+                    joined(node.at("pids")), node.at("netns")});
+  std::cout << "lab " << status.at("name").get<std::string>() << " is up, VIPs "
+            << joined(status.at("vips")) << "\n"
+            << aligned(rows) << std::flush;
+}
+
+int up(const Globals& globals, const lab::Options& options) {
+  require_root("lab up");
+  quiet_log(globals);
+  print(globals, lab::Lab::up(options).status());
+  return kDone;
+}
+
+int exec(const Globals& globals, const std::string& name, const std::string& node,
+         const std::vector<std::string>& command) {
+  refuse_json(globals, "lab exec");
+  if (command.empty())
+    throw Failure(kUsage, "no command: write `tcpmig lab exec " + node + " -- COMMAND...`");
+  require_root("lab exec");
+  quiet_log(globals);
+  const lab::Lab lab = find(name);
+  try {
+    (void)lab.node(node);
+  } catch (const std::runtime_error& error) {
+    throw Failure(kNotFound, error.what());
+  }
+  return lab.exec(node, command);
+}
+
+int down(const Globals& globals, const std::string& name) {
+  require_root("lab down");
+  quiet_log(globals);
+  const bool there = lab::Lab::down(name);
+  if (globals.json)
+    print_json({{"name", name}, {"removed", there}});
+  else
+    std::cout << (there ? "lab " + name + " is removed" : "there was no lab " + name) << std::endl;
+  return kDone;
+}
+
+int status(const Globals& globals, const std::string& name) {
+  quiet_log(globals);
+  print(globals, find(name).status());
+  return kDone;
+}
+
+int demo(const Globals& globals, const lab::DemoOptions& options) {
+  refuse_json(globals, "lab demo");
+  require_root("lab demo");
+  quiet_log(globals);
+  return lab::demo(options);
+}
+
+/// What the verbs have in common; lives as long as the callbacks.
+struct Lab {
+  lab::Options options;
+  lab::DemoOptions demo_options;
+  std::string name = "lab";
+  std::string node, socket_path, server_name = "fd-server";
+};
+
+void add_name(CLI::App* verb, std::string& name) {
+  verb->add_option("--name", name, "Which lab; several can be up")
+      ->capture_default_str()
+      ->type_name("LAB");
+}
+
+void add_datapath(CLI::App* verb, config::Datapath& datapath) {
+  verb->add_option("--datapath", datapath, "auto, tc or xdp (auto is tc here: these are veths)")
+      ->transform(CLI::CheckedTransformer(kDatapaths).description(""))
+      ->type_name("auto|tc|xdp");
+}
+
+void add_up(CLI::App* noun, const Globals& globals, Action& action,
+            const std::shared_ptr<Lab>& lab) {
+  CLI::App* verb =
+      noun->add_subcommand("up", "Make a lab and start its roles; returns when it is ready");
+  add_name(verb, lab->options.name);
+  verb->add_option("--servers", lab->options.servers, "How many servers")
+      ->capture_default_str()
+      ->type_name("N");
+  verb->add_option("--dispatchers", lab->options.dispatchers, "How many dispatchers")
+      ->capture_default_str()
+      ->type_name("N");
+  verb->add_option("--clients", lab->options.clients, "How many clients")
+      ->capture_default_str()
+      ->type_name("N");
+  add_datapath(verb, lab->options.datapath);
+  verb->add_option("--config", lab->options.config_file,
+                   "Services, routes, pools, limits and timeouts from this file; nodes come from "
+                   "the numbers above")
+      ->type_name("FILE");
+  verb->footer("\nExample: sudo tcpmig lab up --servers 3 --datapath xdp");
+  verb->callback(
+      [&globals, &action, lab] { action = [&globals, lab] { return up(globals, lab->options); }; });
+}
+
+void add_exec(CLI::App* noun, const Globals& globals, Action& action,
+              const std::shared_ptr<Lab>& lab, const std::vector<std::string>& command) {
+  CLI::App* verb =
+      noun->add_subcommand("exec", "Run a command in a node; ends with the command's exit code");
+  add_name(verb, lab->name);
+  verb->add_option("NODE", lab->node, "client1.., switch1, dispatcher1.., server1..")->required();
+  verb->footer("\nExample: sudo tcpmig lab exec client1 -- curl -s http://203.0.113.10/");
+  verb->callback([&globals, &action, &command, lab] {
+    action = [&globals, &command, lab] { return exec(globals, lab->name, lab->node, command); };
+  });
+}
+
+void add_rest(CLI::App* noun, const Globals& globals, Action& action,
+              const std::shared_ptr<Lab>& lab) {
+  CLI::App* verb = noun->add_subcommand("status", "Its nodes, addresses and processes");
+  add_name(verb, lab->name);
+  verb->footer("\nExample: sudo tcpmig lab status --json");
+  verb->callback([&globals, &action, lab] {
+    action = [&globals, lab] { return status(globals, lab->name); };
+  });
+  verb = noun->add_subcommand("down", "Remove it, also after a crash of anything");
+  add_name(verb, lab->name);
+  verb->footer("\nExample: sudo tcpmig lab down");
+  verb->callback(
+      [&globals, &action, lab] { action = [&globals, lab] { return down(globals, lab->name); }; });
+  verb = noun->add_subcommand(
+      "fd-server", "A server that is handed its connections (a pool server with `handoff`)");
+  verb->add_option("--socket", lab->socket_path, "The Unix socket to listen on, as `handoff` says")
+      ->required()
+      ->type_name("PATH");
+  verb->add_option("--name", lab->server_name, "What it calls itself in its answers")
+      ->capture_default_str()
+      ->type_name("NAME");
+  verb->footer(
+      "\nExample: sudo tcpmig lab exec server1 -- tcpmig lab fd-server --socket /run/server1.sock");
+  verb->callback([&globals, &action, lab] {
+    action = [&globals, lab] {
+      refuse_json(globals, "lab fd-server");
+      quiet_log(globals);
+      return lab::fd_server(lab->socket_path, lab->server_name);
+    };
+  });
+}
+
+void add_demo(CLI::App* noun, const Globals& globals, Action& action,
+              const std::shared_ptr<Lab>& lab) {
+  CLI::App* verb =
+      noun->add_subcommand("demo", "Show a live migration, step by step, in a lab of its own");
+  add_datapath(verb, lab->demo_options.datapath);
+  verb->add_option("--requests", lab->demo_options.requests,
+                   "How many requests for the table of latencies")
+      ->capture_default_str()
+      ->type_name("N");
+  verb->add_flag("--keep", lab->demo_options.keep, "Leave the lab up at the end");
+  verb->add_flag("--repair", lab->demo_options.repair,
+                 "Show what there is on a kernel without kernel resume");
+  verb->footer("\nExample: sudo tcpmig lab demo --datapath xdp");
+  verb->callback([&globals, &action, lab] {
+    action = [&globals, lab] { return demo(globals, lab->demo_options); };
+  });
+}
+
+}  // namespace
+
+void add_lab(CLI::App& app, Globals& globals, Action& action,
+             const std::vector<std::string>& command) {
+  CLI::App* noun =
+      app.add_subcommand("lab", "A whole cluster on this machine, in network namespaces");
+  noun->require_subcommand(1);
+  const auto lab = std::make_shared<Lab>();
+  add_up(noun, globals, action, lab);
+  add_exec(noun, globals, action, lab, command);
+  add_rest(noun, globals, action, lab);
+  add_demo(noun, globals, action, lab);
+}
+
+}  // namespace tcpmig::cli
