@@ -178,10 +178,11 @@ static __always_inline int frame_send_unresolved(const struct bpf_fib_lookup *fi
 	return FRAME_DROP;
 }
 
+/* Back out of the interface on which it came. Not XDP_TX: on veth that takes an XDP program on the
+ * peer too, where a redirect is content with NAPI (GRO on). */
 static __always_inline int frame_return(frame_context *ctx)
 {
-	(void)ctx;
-	return XDP_TX;
+	return bpf_redirect(ctx->ingress_ifindex, 0);
 }
 
 #endif

@@ -23,7 +23,7 @@ Result send(const World& w, const abi::wire_header& header, const Bytes& payload
 /// A refusal that came back to `node`, right in every part; its header.
 abi::wire_header answered(const World& w, const Result& r, unsigned node, abi::wire_type type,
                           const abi::wire_header& question) {
-  CHECK(r.action == (w.s.backend() == Backend::kTc ? Action::kRedirect : Action::kReturn));
+  CHECK(r.action == Action::kRedirect);
   const View v = r.view();
   CHECK(v.mac_destination == mac_of_node(static_cast<int>(node)));
   CHECK(v.mac_source == mac_of_interface("nodes0"));

@@ -50,7 +50,6 @@ Action action_of(Backend backend, std::uint32_t verdict) {
     if (verdict == XDP_PASS) return Action::kKernel;
     if (verdict == XDP_DROP) return Action::kDrop;
     if (verdict == XDP_REDIRECT) return Action::kRedirect;
-    if (verdict == XDP_TX) return Action::kReturn;
   }
   throw std::runtime_error("verdict " + std::to_string(verdict));
 }
@@ -80,15 +79,22 @@ Rig& Rig::get(Backend backend) {
   return backend == Backend::kTc ? tc : xdp;
 }
 
-Rig::Rig(Backend backend) : backend_(backend), object_(load(backend)) {
-  if (backend == Backend::kTc) return;
-  // XDP's TEST_RUN wants a receive queue that knows XDP; on veth that takes a program on the
-  // interface
-  const int program =
-      bpf_program__fd(bpf_object__find_program_by_name(object_, "switch_xdp_clients"));
-  for (const char* name : kInterfaces)
-    check_errno("attach XDP",
-                bpf_xdp_attach(static_cast<int>(::if_nametoindex(name)), program, 0, nullptr));
+Rig::Rig(Backend backend) : backend_(backend), object_(load(backend)) {}
+
+int Rig::program(const std::string& role) const {
+  const std::string name = (backend_ == Backend::kTc ? "switch_tc_" : "switch_xdp_") + role;
+  return bpf_program__fd(bpf_object__find_program_by_name(object_, name.c_str()));
+}
+
+void Rig::attach_xdp() const {
+  for (const char* name : kInterfaces) {
+    const int ifindex = static_cast<int>(::if_nametoindex(name));
+    std::uint32_t attached = 0;
+    check_errno("ask for the XDP program", bpf_xdp_query_id(ifindex, 0, &attached));
+    const std::string role = std::string(name) == "clients0" ? "clients" : "nodes";
+    if (attached == 0)
+      check_errno("attach XDP", bpf_xdp_attach(ifindex, program(role), 0, nullptr));
+  }
 }
 
 Rig::~Rig() { bpf_object__close(object_); }
@@ -164,11 +170,8 @@ Counts Rig::counters() const {
   return counts;
 }
 
-Result Rig::run(const std::string& program, const std::string& interface, const Bytes& frame,
+Result Rig::run(const std::string& role, const std::string& interface, const Bytes& frame,
                 std::uint32_t gso_size) {
-  const std::string name =
-      std::string(backend_ == Backend::kTc ? "switch_tc_" : "switch_xdp_") + program;
-  const int fd = bpf_program__fd(bpf_object__find_program_by_name(object_, name.c_str()));
   Bytes out(frame.size() + 256);
   __sk_buff skb{};
   xdp_md md{};
@@ -181,7 +184,7 @@ Result Rig::run(const std::string& program, const std::string& interface, const 
   options.ctx_in = backend_ == Backend::kTc ? static_cast<void*>(&skb) : &md;
   options.ctx_size_in = backend_ == Backend::kTc ? sizeof skb : sizeof md;
   const Counts before = counters();
-  check_errno("run " + name, bpf_prog_test_run_opts(fd, &options));
+  check_errno("run " + role, bpf_prog_test_run_opts(program(role), &options));
   Counts counted;
   for (const auto& [counter, value] : counters())
     if (value != before.at(counter)) counted[counter] = value - before.at(counter);
@@ -264,11 +267,9 @@ abi::traffic Rig::traffic_of_node(std::uint32_t id) {
 }
 
 bool Rig::forget(const Family& f, std::uint64_t dead_ns) {
-  const std::string name = backend_ == Backend::kTc ? "switch_tc_forget" : "switch_xdp_forget";
   abi::forget_request request{key_of(f), dead_ns, 0, 0};
   LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_size_in = sizeof request);
-  const int fd = bpf_program__fd(bpf_object__find_program_by_name(object_, name.c_str()));
-  check_errno("run " + name, bpf_prog_test_run_opts(fd, &options));
+  check_errno("run forget", bpf_prog_test_run_opts(program("forget"), &options));
   return request.removed == 1;
 }
 
@@ -287,6 +288,9 @@ Case any_case() {
 namespace {
 Rig& entered(Backend backend) {
   Rig& rig = Rig::get(backend);
+  // XDP's TEST_RUN wants a receive queue that knows XDP; on veth that takes a program on the
+  // interface
+  if (backend == Backend::kXdp) rig.attach_xdp();
   rig.reset();
   return rig;
 }

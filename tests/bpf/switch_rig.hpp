@@ -39,12 +39,16 @@ using packets::Packet;
 using packets::View;
 
 enum class Backend { kTc, kXdp };
-enum class Action { kKernel, kDrop, kRedirect, kReturn };
+enum class Action { kKernel, kDrop, kRedirect };
 using Counts = std::map<std::string, std::uint64_t>;
 
 inline constexpr std::uint16_t kService = 9, kPort = 80, kControlPort = 7420;
 inline constexpr std::uint16_t kNoVipService = 10;
 inline constexpr std::uint16_t kTargetPort = 8080, kClientPort = 40000;
+
+/// Runs iproute2 in this thread's namespace: the commands of one batch.
+void iproute(const std::string& commands);
+void write_file(const std::string& path, const std::string& text);
 
 /// File descriptor of the namespace; made at the first call.
 int topology();
@@ -83,7 +87,12 @@ class Rig {
   [[nodiscard]] Backend backend() const { return backend_; }
   [[nodiscard]] int map(const std::string& name) const;
 
-  Result run(const std::string& program, const std::string& interface, const Bytes& frame,
+  /// "clients", "nodes" or "forget"
+  [[nodiscard]] int program(const std::string& role) const;
+  /// To the three interfaces of this namespace, where there is none yet.
+  void attach_xdp() const;
+
+  Result run(const std::string& role, const std::string& interface, const Bytes& frame,
              std::uint32_t gso_size = 0);
   Result from_client(const Packet& packet, std::uint32_t gso_size = 0);
   Result from_node(const Packet& packet, std::uint32_t gso_size = 0);
@@ -100,6 +109,7 @@ class Rig {
   void set_settings(const std::function<void(abi::switch_settings&)>& change);
   void set_node(unsigned id, const std::function<void(abi::node_entry&)>& change);
   abi::traffic traffic_of_node(std::uint32_t id);
+  [[nodiscard]] Counts counters() const;  ///< since the programs were loaded
   bool forget(const Family& f, std::uint64_t dead_ns);
 
   ~Rig();
@@ -108,7 +118,6 @@ class Rig {
 
  private:
   explicit Rig(Backend backend);
-  Counts counters() const;
   void fill_tables();
   template <typename Key>
   void clear(const std::string& map_name);

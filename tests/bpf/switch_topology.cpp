@@ -27,16 +27,6 @@ std::string str(const Mac& mac) {
 
 Address address(const std::string& text) { return Address::parse(text).value(); }
 
-/// Runs iproute2 in this thread's namespace: the commands of one batch.
-void iproute(const std::string& commands) {
-  FILE* pipe = ::popen("ip -batch -", "w");
-  if (pipe == nullptr) throw std::runtime_error("popen ip");
-  std::fputs(commands.c_str(), pipe);
-  if (::pclose(pipe) != 0) throw std::runtime_error("ip -batch failed for:\n" + commands);
-}
-
-void write_file(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
-
 /// The far end of each veth stays silent: what it said would be counted by the program under test.
 void make_interface(const std::string& name, const std::string& net4, const std::string& net6) {
   const std::string peer = name + "p";
@@ -110,6 +100,15 @@ Family make_family(int version) {
 }
 
 }  // namespace
+
+void iproute(const std::string& commands) {
+  FILE* pipe = ::popen("ip -batch -", "w");
+  if (pipe == nullptr) throw std::runtime_error("popen ip");
+  std::fputs(commands.c_str(), pipe);
+  if (::pclose(pipe) != 0) throw std::runtime_error("ip -batch failed for:\n" + commands);
+}
+
+void write_file(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
 
 int topology() {
   static const int netns = make_namespace();
