@@ -9,6 +9,7 @@
 #include <linux/in.h>
 
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "shared/kernel_types.h"
@@ -16,6 +17,7 @@
 
 extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
 
+enum { KERNEL_AF_INET6 = 10 }; /* include/linux/socket.h, not in the user API */
 enum { NSEC_PER_USEC = 1000, NSEC_PER_MSEC = 1000000 };
 /* include/net/tcp.h: bits of tcp_sock.ecn_flags */
 enum { KERNEL_TCP_ECN_OK = 1, KERNEL_TCP_ECN_MODE_ACCECN = 16 };
@@ -25,6 +27,33 @@ static __always_inline int uses_usec_timestamps(struct tcp_sock *tp)
 	if (!bpf_core_field_exists(tp->tcp_usec_ts))
 		return 0;
 	return BPF_CORE_READ_BITFIELD(tp, tcp_usec_ts);
+}
+
+static __always_inline void map_ipv4(__be32 address, struct ip_address *out)
+{
+	__builtin_memset(out->bytes, 0, 10);
+	out->bytes[10] = out->bytes[11] = 0xff;
+	__builtin_memcpy(out->bytes + 12, &address, sizeof(address));
+}
+
+static __always_inline void copy_ipv6(const struct in6_addr *address, struct ip_address *out)
+{
+	for (int i = 0; i < 4; i++)
+		((__be32 *)out->bytes)[i] = address->in6_u.u6_addr32[i];
+}
+
+/* An AF_INET6 socket that talks IPv4 holds v4-mapped addresses: the form we want. */
+static __always_inline void dump_endpoints(struct sock_common *sk, struct tcp_dump *out)
+{
+	out->local_port = bpf_htons(sk->skc_num);
+	out->peer_port = sk->skc_dport;
+	if (sk->skc_family == KERNEL_AF_INET6 && bpf_core_field_exists(sk->skc_v6_daddr)) {
+		copy_ipv6(&sk->skc_v6_rcv_saddr, &out->local);
+		copy_ipv6(&sk->skc_v6_daddr, &out->peer);
+	} else {
+		map_ipv4(sk->skc_rcv_saddr, &out->local);
+		map_ipv4(sk->skc_daddr, &out->peer);
+	}
 }
 
 static __always_inline void dump_sequence(struct tcp_sock *tp, struct tcp_dump *out)
@@ -104,6 +133,7 @@ static __always_inline void dump(struct tcp_sock *tp, struct tcp_dump *out)
 {
 	__builtin_memset(out, 0, sizeof(*out));
 	out->now_ns = bpf_ktime_get_ns();
+	dump_endpoints(&tp->inet_conn.icsk_inet.sk.__sk_common, out);
 	dump_sequence(tp, out);
 	dump_window(tp, out);
 	dump_options(tp, out);

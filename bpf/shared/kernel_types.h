@@ -9,6 +9,7 @@
 #error "kernel_types.h is for BPF programs only"
 #endif
 
+#include <linux/in6.h>
 #include <linux/types.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -16,8 +17,10 @@
 struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state; /* TCP_ESTABLISHED .. */
-	__be16 skc_dport;
-	__u16 skc_num;
+	__be32 skc_daddr, skc_rcv_saddr;                    /* peer, local */
+	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr; /* CONFIG_IPV6 */
+	__be16 skc_dport;                                   /* the peer's port */
+	__u16 skc_num;                                      /* the local port */
 };
 
 struct sock {

@@ -140,8 +140,11 @@ struct tcp_dump {
 	__u8 repair;
 	__u8 refused;  /* enum dump_refusal bits: what cannot be carried */
 	__u32 packets_out;
+	struct ip_address local, peer; /* IPv4 v4-mapped, also that of an AF_INET6 socket */
+	__be16 local_port, peer_port;
+	__u8 pad[4];
 };
-TCPMIG_ASSERT_SIZE(struct tcp_dump, 72);
+TCPMIG_ASSERT_SIZE(struct tcp_dump, 112);
 
 enum dump_refusal {
 	DUMP_OUT_OF_ORDER = 1, /* out-of-order queue not empty (not fatal: the client sends it again) */

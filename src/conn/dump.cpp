@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "conn/dump.hpp"
 
+#include <arpa/inet.h>
 #include <linux/bpf.h>
 #include <sys/socket.h>
 
@@ -81,12 +82,11 @@ std::optional<std::string> refusal(const abi::tcp_dump& state) {
   return std::nullopt;
 }
 
-Snapshot to_snapshot(const Dump& dump, const Endpoints& endpoints,
-                     std::vector<std::byte> received) {
+Snapshot to_snapshot(const Dump& dump, std::vector<std::byte> received) {
   const abi::tcp_dump& state = dump.state;
   Snapshot snapshot;
-  snapshot.local = endpoints.local;
-  snapshot.peer = endpoints.peer;
+  snapshot.local = {sys::Address(state.local), ntohs(state.local_port)};
+  snapshot.peer = {sys::Address(state.peer), ntohs(state.peer_port)};
   snapshot.rcv_nxt = {state.rcv_nxt};
   snapshot.snd_una = {state.snd_una};
   snapshot.snd_nxt = {state.snd_nxt};

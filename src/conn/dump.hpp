@@ -7,7 +7,6 @@
 
 #include <tcpmig/snapshot.hpp>
 
-#include "conn/endpoints.hpp"
 #include "shared/node_maps.h"
 
 namespace tcpmig::conn {
@@ -30,6 +29,6 @@ Dump dump_by_repair(int fd);
 /// Why this connection cannot be carried: a sentence. nullopt: it can.
 std::optional<std::string> refusal(const abi::tcp_dump& state);
 
-Snapshot to_snapshot(const Dump& dump, const Endpoints& endpoints, std::vector<std::byte> received);
+Snapshot to_snapshot(const Dump& dump, std::vector<std::byte> received);
 
 }  // namespace tcpmig::conn

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The plain recipe of a dump: what libsoccr (CRIU) reads, in its order.
+#include <arpa/inet.h>
 #include <linux/bpf.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -10,6 +11,7 @@
 #include <cerrno>
 
 #include "conn/dump.hpp"
+#include "conn/endpoints.hpp"
 #include "conn/queues.hpp"
 #include "conn/repair_mode.hpp"
 #include "conn/socket_option.hpp"
@@ -68,6 +70,14 @@ void dump_sequence(int fd, abi::tcp_dump& state) {
   state.snd_nxt = state.write_seq - lengths.unsent;
 }
 
+void dump_endpoints_into(int fd, abi::tcp_dump& state) {
+  const Endpoints endpoints = dump_endpoints(fd);
+  state.local = endpoints.local.address.raw();
+  state.peer = endpoints.peer.address.raw();
+  state.local_port = htons(endpoints.local.port);
+  state.peer_port = htons(endpoints.peer.port);
+}
+
 void dump_window_into(int fd, abi::tcp_dump& state) {
   const RepairWindow window = dump_window(fd);
   state.snd_wl1 = window.snd_wl1;
@@ -87,6 +97,7 @@ Dump dump_by_repair(int fd) {
   dump_info(fd, state);
   if (state.state != BPF_TCP_ESTABLISHED) return dump;  // a FIN would count as a byte below
   if (has_urgent_data(fd)) state.refused |= abi::DUMP_URGENT;
+  dump_endpoints_into(fd, state);
   const RepairVisit repair(fd);
   state.now_ns = monotonic_ns();
   dump_sequence(fd, state);

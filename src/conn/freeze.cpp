@@ -9,7 +9,6 @@
 #include <tcpmig/freeze.hpp>
 
 #include "conn/dump.hpp"
-#include "conn/endpoints.hpp"
 #include "conn/queues.hpp"
 #include "conn/segment.hpp"
 #include "conn/socket_lock.hpp"
@@ -18,7 +17,6 @@
 namespace tcpmig {
 
 using conn::Dump;
-using conn::Endpoints;
 using conn::SocketLock;
 
 struct Frozen::State {
@@ -62,14 +60,13 @@ struct FreezeAccess {
       throw Unsupported(
           "TCP_REPAIR is not permitted (CAP_NET_ADMIN): the connection could not be ended "
           "silently");
-    const Endpoints endpoints = conn::dump_endpoints(fd.get());
     SocketLock lock(fd.get(), kit.lock_program_fd());
     const Dump dump = dump_and_drain(fd.get(), consumed, kit);
     Frozen frozen;
     frozen.state_.reset(new Frozen::State{
         .fd = std::move(fd),
         .lock = std::move(lock),
-        .snapshot = conn::to_snapshot(dump, endpoints, std::move(consumed)),
+        .snapshot = conn::to_snapshot(dump, std::move(consumed)),
     });
     return frozen;
   }

@@ -159,7 +159,7 @@ TEST_CASE("refused: what is no connection") {
   for (const bool by_program : {true, false}) {
     const FreezeKit kit(options(by_program));
     UniqueFd listener = listen_at(world.a, Family::kIpv4);
-    refused(std::move(listener), kit, "not connected");
+    refused(std::move(listener), kit, "LISTEN");
     auto nothing = tcpmig::try_freeze(UniqueFd(), {}, kit);
     CHECK(!nothing.has_value());
   }
