@@ -67,9 +67,6 @@ TEST_CASE("kill -9 of dispatcher, agent and switch: a download goes on, a restar
     kill_role(lab, victim);
     CHECK(during.complete());
 
-    SlowDownload across(
-        lab,
-        small);  // begun while it is down or not at all: only that it does not harm the restart
     lab.restart_role(victim);
     CHECK(lab::wait_until(10s, [&] { return fetches(lab, small); }));
   }

@@ -140,8 +140,9 @@ TEST_CASE("a pool server with a hand-off socket gets the connection as a descrip
       "[[pool]]\nname = \"fd\"\nservers = [{ node = \"server1\", port = 8080, handoff = \"" +
       socket + "\" }]\n";
   TestLab lab({.servers = 1}, config);
-  const pid_t server = lab->spawn("server1", {program().string(), "lab", "fd-server", socket},
-                                  lab.directory() / "fd.log");
+  const pid_t server =
+      lab->spawn("server1", {program().string(), "lab", "fd-server", "--socket", socket},
+                 lab.directory() / "fd.log");
   REQUIRE(lab::wait_until(5s, [&] { return std::filesystem::exists(socket); }));
   for (const bool ipv6 : {false, true}) {
     HttpClient client(lab.netns("client1"), vip(ipv6));
