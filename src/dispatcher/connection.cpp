@@ -41,7 +41,9 @@ class Waiter {
       const auto descriptor = weak.lock();
       if (error || !descriptor) return;
       *expired = true;
-      descriptor->cancel();
+      // It may have been released already, in the same turn of the loop: cancel() without a code would throw.
+      boost::system::error_code ignored;
+      descriptor->cancel(ignored);
     });
   }
   [[nodiscard]] bool expired() const { return *expired_; }
@@ -74,10 +76,9 @@ struct Reading {
 
 /// Reads what is there. False: the client has ended or broken the connection.
 bool read_some(int fd, std::vector<std::byte>& into, bool& again) {
-  const std::size_t before = into.size();
-  into.resize(before + kReadSize);
-  const ssize_t n = ::recv(fd, into.data() + before, kReadSize, MSG_DONTWAIT);
-  into.resize(before + (n > 0 ? static_cast<std::size_t>(n) : 0));
+  std::array<std::byte, kReadSize> chunk;  // not in `into`: a client that is silent shall cost no buffer
+  const ssize_t n = ::recv(fd, chunk.data(), chunk.size(), MSG_DONTWAIT);
+  if (n > 0) into.insert(into.end(), chunk.begin(), chunk.begin() + n);
   again = n < 0 && (errno == EAGAIN || errno == EINTR);
   return n > 0 || again;
 }
@@ -160,12 +161,17 @@ asio::awaitable<void> transfer(Worker& worker, sys::UniqueFd fd, std::vector<std
     co_await answer(worker, std::move(frozen.error().fd), 503, "the connection cannot be moved: " + frozen.error().reason);
     co_return;
   }
+  if (frozen->snapshot().received.size() > abi::WIRE_SNAPSHOT_MAX) {
+    const std::string why = "more received bytes than a transfer carries";
+    shared.stats.freeze_refused(why);
+    co_await answer(worker, frozen->thaw({}, {}), 503, "the connection cannot be moved: " + why);
+    co_return;
+  }
   stamps.frozen = monotonic_ns();
   shared.stats.add(Counter::kFrozen);
   shared.stats.in_transfer.fetch_add(1);
   const auto task =
       std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*frozen), idempotent, stamps);
-  worker.enter(task);
   Outcome outcome = co_await task->run(choice.index);
   shared.stats.in_transfer.fetch_sub(1);
   if (!outcome.moved) co_await answer(worker, std::move(outcome.fd), outcome.status, outcome.why);

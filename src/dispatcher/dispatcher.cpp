@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -103,6 +104,35 @@ nlohmann::json status(const Shared& shared, unsigned workers, const FreezeKit& k
   return result;
 }
 
+/// Gives back what the node's network was changed by, also when the start fails.
+class Undo {
+ public:
+  explicit Undo(sys::Ledger& ledger) : ledger_(ledger) {}
+  ~Undo() {
+    try {
+      ledger_.undo();
+    } catch (const std::exception& error) {
+      spdlog::error("{}", error.what());
+    }
+  }
+  Undo(const Undo&) = delete;
+  Undo& operator=(const Undo&) = delete;
+
+ private:
+  sys::Ledger& ledger_;
+};
+
+/// Transfers under way reach their end (each has its deadlines), and what follows a moved connection is sent.
+void drain(Shared& shared, const std::vector<std::unique_ptr<Worker>>& workers) {
+  using Clock = std::chrono::steady_clock;
+  for (const auto& worker : workers) worker->stop_accepting();
+  const auto deadline = Clock::now() + 2 * shared.config.timeouts.transfer;
+  while (shared.stats.in_transfer.load() > 0 && Clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  shared.grace.stop();  // what it runs refers to the workers, and is posted to them before they stop
+  for (const auto& worker : workers) worker->stop();
+}
+
 }  // namespace
 
 int run(const config::Config& config, const config::Node& self) {
@@ -110,7 +140,9 @@ int run(const config::Config& config, const config::Node& self) {
   const sys::RoleLock lock(paths, "dispatcher");
   raise_descriptor_limit();
   sys::Netlink netlink;
+  control::Secret secret = control::Secret::load(config.secret_file);
   sys::Ledger ledger(paths.ledger("dispatcher"), netlink);
+  const Undo undo(ledger);
   ledger.begin_adoption();
   const control::NodeNetwork network(config, self, ledger, netlink);
   if (self.tune_receive_sysctls) {
@@ -119,7 +151,7 @@ int run(const config::Config& config, const config::Node& self) {
   }
   ledger.finish_adoption();
   sys::Tun tun("tcpmig0");
-  Shared shared{config, self, control::Secret::load(config.secret_file), network, tun, {}, {}, {},
+  Shared shared{config, self, std::move(secret), network, tun, {}, {}, {},
                 std::vector<std::atomic<std::uint64_t>>(config.pools.size())};
   std::vector<std::unique_ptr<Worker>> workers;
   for (unsigned i = 0; i < worker_count(self); ++i)
@@ -144,11 +176,9 @@ int run(const config::Config& config, const config::Node& self) {
     spdlog::info("dispatcher {} serves {} service(s) with {} event loop(s)", self.name, config.services.size(),
                  workers.size());
     io.run();
-    for (const auto& worker : workers) worker->stop();
+    drain(shared, workers);
   }
-  shared.grace.stop();  // what it runs refers to the workers
   workers.clear();
-  ledger.undo();
   spdlog::info("dispatcher {} has ended", self.name);
   return 0;
 }

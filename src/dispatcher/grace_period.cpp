@@ -23,6 +23,7 @@ void GracePeriod::stop() {
 void GracePeriod::after(std::function<void()> then) {
   {
     const std::lock_guard lock(mutex_);
+    if (stop_) return;
     waiting_.push_back(std::move(then));
   }
   wake_.notify_one();

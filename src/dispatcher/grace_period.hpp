@@ -17,7 +17,7 @@ class GracePeriod {
   GracePeriod(const GracePeriod&) = delete;
   GracePeriod& operator=(const GracePeriod&) = delete;
 
-  /// Thread-safe. `then` runs on the grace thread: it should only post.
+  /// Thread-safe. `then` runs on the grace thread: it should only post. After stop() it is dropped.
   void after(std::function<void()> then);
   /// Runs what still waits, then ends the thread. Before anything that `then` refers to goes away. Idempotent.
   void stop();

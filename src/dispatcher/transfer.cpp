@@ -61,8 +61,6 @@ asio::awaitable<Outcome> Transfer::run(std::size_t first) {
     if (verdict == Verdict::kGiveUp) co_return co_await give_up(503, "the connection cannot be moved now");
     index = policy::choose(pool_, *index + 1, tried_, [&](config::NodeId node) { return shared.loads.get(node); });
     if (!index) break;  // take_back() counts the generation on itself
-    previous_ = server_;
-    previous_generation_ = generation_;
     generation_ = control::next_generation(generation_);
     shared.stats.add(Counter::kNextServer);
   }
@@ -75,6 +73,7 @@ asio::awaitable<Transfer::Verdict> Transfer::attempt(std::size_t index) {
   server_ = &pool_.servers[index];
   commit_to(server_->node_id, server_->port);
   send_all();
+  if (attempts_.size() == 1) worker_.enter(shared_from_this());  // nothing can come in before this coroutine waits
   const auto deadline = Clock::now() + timeouts.transfer;
   auto delay = timeouts.retry;
   auto repeat_at = Clock::now() + delay;
@@ -122,8 +121,6 @@ void Transfer::take_back_at(control::Generation generation) {
 
 asio::awaitable<bool> Transfer::take_back() {
   const config::Timeouts& timeouts = worker_.shared().config.timeouts;
-  previous_ = server_;
-  previous_generation_ = generation_;
   take_back_at(control::next_generation(generation_));
   const auto deadline = Clock::now() + timeouts.transfer;
   auto delay = timeouts.retry;
@@ -140,7 +137,6 @@ asio::awaitable<bool> Transfer::take_back() {
       }
       if (header.type != abi::WIRE_REFUSED) continue;
       if (header.reason == abi::REASON_ALREADY_SPOKE) {
-        server_ = previous_;
         moved(*answer);
         co_return false;
       }
@@ -225,6 +221,7 @@ void Transfer::commit_to(std::uint16_t target, std::uint16_t port) {
   const control::Transfer about{
       worker_.shared().self.id, target, service_.id, port, worker_.lane(), generation_, client()};
   messages_ = control::transfer_messages(about, frozen_.snapshot());
+  attempts_.push_back({generation_, server_});
 }
 
 void Transfer::send_all() {
@@ -294,13 +291,20 @@ void Transfer::take_capture(CapturedSegment segment) {
   captures_.clear();
 }
 
+/// "Already spoke" names the generation that has spoken: it need not be the present attempt's, nor the one before (a silent switch
+/// may have seen only the first of several).
+Transfer::Attempt Transfer::owner_by(const abi::wire_header& answer) const {
+  if (answer.type == abi::WIRE_REFUSED)
+    for (auto attempt = attempts_.rbegin(); attempt != attempts_.rend(); ++attempt)
+      if (attempt->generation == ntohl(answer.current_generation)) return *attempt;
+  return attempts_.back();
+}
+
 void Transfer::moved(const Answer& answer) {
   take_stamps(stamps_, answer.header, answer.payload);
-  // "Already spoke" may speak of the attempt before: then that server has the connection.
-  const bool former = answer.header.type == abi::WIRE_REFUSED && previous_ != nullptr &&
-                      ntohl(answer.header.current_generation) == previous_generation_;
-  owner_ = former ? previous_ : server_;
-  owner_generation_ = former ? previous_generation_ : generation_;
+  const Attempt owner = owner_by(answer.header);
+  owner_ = owner.server;
+  owner_generation_ = owner.generation;
   has_moved_ = true;
   Shared& shared = worker_.shared();
   shared.stats.transferred({client(), service_.id, owner_->node, owner_->port, owner_generation_, stamps_});

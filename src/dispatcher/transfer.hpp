@@ -59,6 +59,10 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
  private:
   using Clock = std::chrono::steady_clock;
   enum class Verdict { kMoved, kNext, kSilent, kGiveUp };
+  struct Attempt {
+    control::Generation generation = 0;
+    const config::PoolServer* server = nullptr;
+  };
   struct Answer {
     abi::wire_header header;
     std::vector<std::byte> payload;
@@ -78,6 +82,7 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
   void send_missing(const Answer& answer);
   void send_to_target(std::uint8_t type);
   void send_segment(std::span<const std::byte> segment, bool crafted);
+  [[nodiscard]] Attempt owner_by(const abi::wire_header& answer) const;
   void moved(const Answer& answer);
   void finish();  ///< after the grace period
 
@@ -90,9 +95,8 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
 
   control::Generation generation_ = 0;
   std::set<std::size_t> tried_;
-  const config::PoolServer* server_ = nullptr;   ///< of the present attempt
-  const config::PoolServer* previous_ = nullptr; ///< of the attempt before
-  control::Generation previous_generation_ = 0;
+  const config::PoolServer* server_ = nullptr;  ///< of the present attempt
+  std::vector<Attempt> attempts_;  ///< every COMMIT that named a server: "already spoke" may speak of any of them
   unsigned stale_ = 0;
   bool sent_ = false;      ///< some COMMIT has been sent: the switch may have moved the flow
   bool has_moved_ = false;

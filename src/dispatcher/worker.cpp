@@ -83,7 +83,16 @@ Worker::Worker(Shared& shared, std::uint8_t lane)
 Worker::~Worker() = default;
 
 void Worker::run() { io_.run(); }
-void Worker::stop() { io_.stop(); }
+void Worker::stop() {
+  asio::post(io_, [this] { io_.stop(); });
+}
+
+void Worker::stop_accepting() {
+  asio::post(io_, [this] {
+    boost::system::error_code ignored;
+    for (const auto& listener : listeners_) listener->close(ignored);
+  });
+}
 
 void Worker::listen(const config::Service& service, const sys::Address& address) {
   const bool ipv4 = address.is_ipv4();
@@ -105,7 +114,7 @@ void Worker::listen(const config::Service& service, const sys::Address& address)
 
 asio::awaitable<void> Worker::accept_loop(Descriptor& listener, const config::Service& service) {
   asio::steady_timer pause(io_);
-  for (;;) {
+  while (listener.is_open()) {
     sys::UniqueFd fd(::accept4(listener.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
       shared_.stats.add(Counter::kAccepted);

@@ -30,7 +30,8 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   void run();   ///< until stop()
-  void stop();  ///< thread-safe
+  void stop_accepting();  ///< thread-safe; what is under way goes on
+  void stop();            ///< thread-safe; after what has been posted before
   [[nodiscard]] Shared& shared() noexcept { return shared_; }
   [[nodiscard]] boost::asio::io_context& io() noexcept { return io_; }
   [[nodiscard]] const FreezeKit& kit() const noexcept { return kit_; }
