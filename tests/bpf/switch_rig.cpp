@@ -170,8 +170,8 @@ Counts Rig::counters() const {
   return counts;
 }
 
-Result Rig::run(const std::string& role, const std::string& interface, const Bytes& frame,
-                std::uint32_t gso_size) {
+Result Rig::shoot(const std::string& role, const std::string& interface, const Bytes& frame,
+                  std::uint32_t gso_size) const {
   Bytes out(frame.size() + 256);
   __sk_buff skb{};
   xdp_md md{};
@@ -183,13 +183,18 @@ Result Rig::run(const std::string& role, const std::string& interface, const Byt
               .data_size_out = static_cast<std::uint32_t>(out.size()));
   options.ctx_in = backend_ == Backend::kTc ? static_cast<void*>(&skb) : &md;
   options.ctx_size_in = backend_ == Backend::kTc ? sizeof skb : sizeof md;
-  const Counts before = counters();
   check_errno("run " + role, bpf_prog_test_run_opts(program(role), &options));
-  Counts counted;
-  for (const auto& [counter, value] : counters())
-    if (value != before.at(counter)) counted[counter] = value - before.at(counter);
   out.resize(options.data_size_out);
-  return {action_of(backend_, options.retval), out, counted};
+  return {action_of(backend_, options.retval), out, {}};
+}
+
+Result Rig::run(const std::string& role, const std::string& interface, const Bytes& frame,
+                std::uint32_t gso_size) {
+  const Counts before = counters();
+  Result result = shoot(role, interface, frame, gso_size);
+  for (const auto& [counter, value] : counters())
+    if (value != before.at(counter)) result.counted[counter] = value - before.at(counter);
+  return result;
 }
 
 Result Rig::from_client(const Packet& packet, std::uint32_t gso_size) {

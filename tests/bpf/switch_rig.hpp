@@ -94,6 +94,9 @@ class Rig {
 
   Result run(const std::string& role, const std::string& interface, const Bytes& frame,
              std::uint32_t gso_size = 0);
+  /// Without counting: for threads that run at the same time.
+  Result shoot(const std::string& role, const std::string& interface, const Bytes& frame,
+               std::uint32_t gso_size = 0) const;
   Result from_client(const Packet& packet, std::uint32_t gso_size = 0);
   Result from_node(const Packet& packet, std::uint32_t gso_size = 0);
   Result from_nodes1(const Packet& packet);

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+// The command line as a whole, in this process: exit codes, one line on stderr, JSON alone on
+// stdout.
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "catch.hpp"
+#include "cli/cli.hpp"
+#include "cli/version.hpp"
+#include "config_samples.hpp"
+
+using namespace tcpmig;
+using config_samples::kGood;
+using config_samples::replaced;
+
+namespace {
+
+/// What is printed while one lives goes into strings.
+class Capture {
+ public:
+  Capture() : out_(std::cout.rdbuf(out.rdbuf())), error_(std::cerr.rdbuf(error.rdbuf())) {}
+  ~Capture() {
+    std::cout.rdbuf(out_);
+    std::cerr.rdbuf(error_);
+  }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+  std::ostringstream out, error;
+
+ private:
+  std::streambuf *out_, *error_;
+};
+
+struct Result {
+  int code = -1;
+  std::string out, error;
+};
+
+Result tcpmig(std::vector<std::string> words) {
+  words.insert(words.begin(), "tcpmig");
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  Capture capture;
+  const int code = cli::run(static_cast<int>(argv.size()), argv.data());
+  return {code, capture.out.str(), capture.error.str()};
+}
+
+/// A file with a configuration, removed at the end.
+struct ConfigFile {
+  explicit ConfigFile(const std::string& text) : path(directory / "cluster.toml") {
+    std::filesystem::create_directories(directory);
+    std::ofstream(path) << text;
+  }
+  ~ConfigFile() { std::filesystem::remove_all(directory); }
+  ConfigFile(const ConfigFile&) = delete;
+  ConfigFile& operator=(const ConfigFile&) = delete;
+  std::filesystem::path directory =
+      std::filesystem::temp_directory_path() / ("tcpmig-cli-" + std::to_string(::getpid()));
+  std::string path;
+};
+
+std::size_t lines(const std::string& text) {
+  return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+}  // namespace
+
+TEST_CASE("cli: version, as in CMakeLists.txt") {
+  CHECK(tcpmig({"version"}).out.starts_with("tcpmig " + std::string(cli::kVersion) + " ("));
+  const auto json = nlohmann::json::parse(tcpmig({"version", "--json"}).out);
+  CHECK(json.at("tcpmig") == cli::kVersion);
+  CHECK(json.contains("kernel"));
+  std::ifstream cmake(std::filesystem::path(__FILE__).parent_path() / "../../CMakeLists.txt");
+  const std::string text{std::istreambuf_iterator<char>(cmake), {}};
+  if (!text.empty())
+    CHECK(text.find("project(tcpmig VERSION " + std::string(cli::kVersion) + " ") !=
+          std::string::npos);
+}
+
+TEST_CASE("cli: every command has help with an example") {
+  const std::vector<std::vector<std::string>> commands{{},
+                                                       {"switch", "up"},
+                                                       {"switch", "down"},
+                                                       {"switch", "run"},
+                                                       {"dispatcher", "run"},
+                                                       {"agent", "run"},
+                                                       {"agent", "down"},
+                                                       {"agent", "check"},
+                                                       {"lab", "up"},
+                                                       {"lab", "exec"},
+                                                       {"lab", "status"},
+                                                       {"lab", "down"},
+                                                       {"lab", "demo"},
+                                                       {"lab", "fd-server"},
+                                                       {"status"},
+                                                       {"flows"},
+                                                       {"config", "check"},
+                                                       {"secret", "generate"},
+                                                       {"version"}};
+  for (std::vector<std::string> words : commands) {
+    words.emplace_back("--help");
+    const Result help = tcpmig(words);
+    INFO(help.out << help.error);
+    CHECK(help.code == 0);
+    CHECK(help.error.empty());
+    CHECK(help.out.find("Example") != std::string::npos);
+    CHECK(help.out.find("tcpmig " + (words.size() > 1 ? words[0] : "lab up")) != std::string::npos);
+  }
+  CHECK(tcpmig({"--help"}).out.find("4 already running; 5 not found") != std::string::npos);
+}
+
+TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
+  for (const std::vector<std::string>& words : {std::vector<std::string>{},
+                                                {"nonsense"},
+                                                {"switch"},
+                                                {"switch", "sideways"},
+                                                {"switch", "up", "--nonsense"},
+                                                {"lab", "up", "--servers", "many"},
+                                                {"lab", "up", "--datapath", "ebpf"},
+                                                {"lab", "exec", "--", "true"},
+                                                {"lab", "exec", "client1", "curl", "-s"},
+                                                {"secret", "generate"},
+                                                {"flows", "--state", "asleep"},
+                                                {"config", "check", "a", "b"},
+                                                {"lab", "fd-server"}}) {
+    const Result result = tcpmig(words);
+    INFO(result.error);
+    CHECK(result.code == 2);
+    CHECK(result.out.empty());
+    CHECK(lines(result.error) == 1);
+    CHECK(result.error.starts_with("tcpmig: "));
+    CHECK(result.error.find("--help`)") != std::string::npos);
+  }
+  CHECK(tcpmig({"lab", "exec", "client1"}).error ==
+        "tcpmig: no command: write `tcpmig lab exec client1 -- COMMAND...`\n");
+  CHECK(tcpmig({"switch", "run", "--json"}).error == "tcpmig: `switch run` has no --json\n");
+  CHECK(tcpmig({"switch", "sideways"}).error.find("`tcpmig switch --help`") != std::string::npos);
+}
+
+TEST_CASE("cli: config check") {
+  const ConfigFile good(kGood);
+  CHECK(tcpmig({"config", "check", good.path}).code == 0);
+  CHECK(tcpmig({"config", "check", good.path}).out ==
+        good.path + " is good: 1 switch, 1 dispatcher, 2 servers, 1 service, 2 pools\n");
+  CHECK(tcpmig({"--config", good.path, "config", "check"}).code == 0);
+  CHECK(nlohmann::json::parse(tcpmig({"config", "check", good.path, "--json"}).out).at("ok") ==
+        true);
+
+  std::ofstream(good.path) << replaced(replaced(kGood, "port = 80\n", "prot = 80\n"),
+                                       "pool = \"all\"", "pool = \"al\"");
+  const Result bad = tcpmig({"config", "check", good.path});
+  CHECK(bad.code == 2);
+  CHECK(bad.out.empty());
+  CHECK(lines(bad.error) == 3);
+  CHECK(bad.error.starts_with(
+      good.path + ":34:1: unknown key \"prot\" in [[service]]: did you mean \"port\"?\n"));
+  CHECK(bad.error.ends_with("2 problems\n"));
+  const auto json = nlohmann::json::parse(tcpmig({"--json", "config", "check", good.path}).out);
+  CHECK(json.at("ok") == false);
+  CHECK(json.at("problems").at(0).at("line") == 34);
+  CHECK(json.at("problems").at(1).at("fix") == "did you mean \"all\"?");
+
+  const Result other = tcpmig({"switch", "up", "--config", good.path});
+  CHECK(other.code == 2);
+  CHECK(lines(other.error) == 1);
+  CHECK(other.error.find("(and 1 more: `tcpmig config check " + good.path + "`)") !=
+        std::string::npos);
+  CHECK(tcpmig({"config", "check", "/nonexistent"}).code == 2);
+}
+
+TEST_CASE("cli: which node this is") {
+  const ConfigFile file(kGood);
+  const auto line = [&](std::vector<std::string> words, int code) {
+    words.insert(words.end(), {"--config", file.path});
+    const Result result = tcpmig(words);
+    CHECK(result.code == code);
+    CHECK(result.out.empty());
+    CHECK(lines(result.error) == 1);
+    return result.error;
+  };
+  CHECK(
+      line({"switch", "up", "--node", "nobody"}, 5)
+          .ends_with(": say with --node or TCPMIG_NODE which of these this is: sw, d1, s1, s2\n"));
+  CHECK(line({"switch", "up", "--node", "d1"}, 2).find("\"d1\" is a dispatcher, not a switch") !=
+        std::string::npos);
+  CHECK(
+      line({"dispatcher", "run", "--node", "s1"}, 2).find("\"s1\" is a server, not a dispatcher") !=
+      std::string::npos);
+  CHECK(line({"agent", "run", "--node", "sw"}, 2).find("\"sw\" is a switch, not a server") !=
+        std::string::npos);
+  CHECK(line({"flows", "--node", "sw", "--owner", "x"}, 5).find("no node \"x\"") !=
+        std::string::npos);
+  CHECK(line({"flows", "--node", "sw", "--service", "x"}, 5).find("no service \"x\"") !=
+        std::string::npos);
+  CHECK(line({"flows", "--node", "sw", "--client", "x"}, 2).find("--client x: ") !=
+        std::string::npos);
+  ::setenv("TCPMIG_NODE", "s2", 1);
+  ::setenv("TCPMIG_CONFIG", file.path.c_str(), 1);
+  CHECK(tcpmig({"switch", "up"}).error.find("\"s2\" is a server") != std::string::npos);
+  CHECK(tcpmig({"switch", "up", "--node", "d1"}).error.find("\"d1\" is a dispatcher") !=
+        std::string::npos);
+  ::unsetenv("TCPMIG_NODE");
+  ::unsetenv("TCPMIG_CONFIG");
+}
+
+TEST_CASE("cli: secret generate writes once") {
+  const ConfigFile beside("");
+  const std::string file = (beside.directory / "secret").string();
+  const Result first = tcpmig({"secret", "generate", file, "--json"});
+  CHECK(first.code == 0);
+  CHECK(nlohmann::json::parse(first.out).at("file") == file);
+  struct stat info{};
+  REQUIRE(::stat(file.c_str(), &info) == 0);
+  CHECK((info.st_mode & 0777) == 0600);
+  const Result second = tcpmig({"secret", "generate", file});
+  CHECK(second.code == 1);
+  CHECK(lines(second.error) == 1);
+}
+
+TEST_CASE("cli: without rights: one line that says so, and 3") {
+  const ConfigFile file(kGood);
+  ::chmod(file.directory.c_str(), 0755);
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"switch", "up", "--node", "sw"},
+        {"switch", "down", "--node", "sw"},
+        {"switch", "run", "--node", "sw"},
+        {"dispatcher", "run", "--node", "d1"},
+        {"agent", "run", "--node", "s1"},
+        {"agent", "down", "--node", "s1"},
+        {"status", "--node", "sw"},
+        {"flows", "--node", "sw"},
+        {"lab", "up"},
+        {"lab", "down"},
+        {"lab", "demo"},
+        {"lab", "exec", "client1", "--", "true"}}) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      if (::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) ::_exit(99);
+      std::vector<std::string> all = words;
+      if (words[0] != "lab") all.insert(all.end(), {"--config", file.path});
+      const Result result = tcpmig(all);
+      const bool good = result.out.empty() && lines(result.error) == 1 &&
+                        result.error.find("takes root: run it with sudo") != std::string::npos;
+      ::_exit(good ? result.code : 98);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    INFO(words[0]);
+    CHECK(WEXITSTATUS(status) == 3);
+  }
+}
