@@ -116,7 +116,7 @@ TEST_CASE("requests that are answered by the dispatcher: 400, 404, 408, 431, 503
   }
 }
 
-TEST_CASE("a server that is down: the next one answers; all down: 503") {
+TEST_CASE("a server that is down: the next one answers. All down: 503") {
   TestLab lab({.servers = 3});
   if (skipped(lab)) return;
   const lab::Payload file = lab.add_file("1k", 1024);

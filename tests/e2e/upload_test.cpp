@@ -8,7 +8,7 @@ using namespace tcpmig;
 using namespace tcpmig::e2e;
 using lab::ServerKind;
 
-TEST_CASE("curl uploads 5 MB; the server answers with the checksum") {
+TEST_CASE("curl uploads 5 MB and the server answers with the checksum") {
   const auto datapath = GENERATE(config::Datapath::kTc, config::Datapath::kXdp);
   TestLab lab({.servers = 1, .datapath = datapath});
   if (skipped(lab)) return;

@@ -118,7 +118,7 @@ TEST_CASE("switch: up fills the maps") {
 }
 
 TEST_CASE(
-    "switch: up sets routes, sysctls and programs; status says so; down gives all of it back") {
+    "switch: up sets routes, sysctls and programs, status says so, down gives all of it back") {
   if (switch_test::cannot_run_here()) return;
   const std::string datapath = GENERATE("auto", "tc", "xdp");
   INFO(datapath);

@@ -206,7 +206,7 @@ TEST_CASE("tcx: a foreign program stays") {
   CHECK_FALSE(bench.pair.delivers());
 }
 
-TEST_CASE("clsact: where there is no TCX; attached, updated, detached, the qdisc gone") {
+TEST_CASE("clsact: where there is no TCX, attached, updated, detached, the qdisc gone") {
   if (cannot_run_here()) return;
   const Bench bench;
   const UniqueFd pass = load_tc(TC_ACT_OK);
@@ -315,7 +315,7 @@ TEST_CASE("xdp: native on a veth: attached, updated in place, detached") {
   CHECK_NOTHROW(sys::detach_xdp(bench.pins, "xdp"));
 }
 
-TEST_CASE("xdp: a foreign program is named and stays; a device without native XDP is named") {
+TEST_CASE("xdp: a foreign program is named and stays, and a device without native XDP is named") {
   if (cannot_run_here()) return;
   const Bench bench;
   const UniqueFd ours = load_xdp(XDP_PASS);

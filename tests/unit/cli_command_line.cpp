@@ -43,7 +43,7 @@ struct Result {
   std::string out, error;
 };
 
-Result tcpmig(std::vector<std::string> words) {
+Result invoke(std::vector<std::string> words) {
   words.insert(words.begin(), "tcpmig");
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -73,8 +73,8 @@ std::size_t lines(const std::string& text) {
 }  // namespace
 
 TEST_CASE("cli: version, as in CMakeLists.txt") {
-  CHECK(tcpmig({"version"}).out.starts_with("tcpmig " + std::string(cli::kVersion) + " ("));
-  const auto json = nlohmann::json::parse(tcpmig({"version", "--json"}).out);
+  CHECK(invoke({"version"}).out.starts_with("tcpmig " + std::string(cli::kVersion) + " ("));
+  const auto json = nlohmann::json::parse(invoke({"version", "--json"}).out);
   CHECK(json.at("tcpmig") == cli::kVersion);
   CHECK(json.contains("kernel"));
   std::ifstream cmake(std::filesystem::path(__FILE__).parent_path() / "../../CMakeLists.txt");
@@ -106,14 +106,14 @@ TEST_CASE("cli: every command has help with an example") {
                                                        {"version"}};
   for (std::vector<std::string> words : commands) {
     words.emplace_back("--help");
-    const Result help = tcpmig(words);
+    const Result help = invoke(words);
     INFO(help.out << help.error);
     CHECK(help.code == 0);
     CHECK(help.error.empty());
     CHECK(help.out.find("Example") != std::string::npos);
     CHECK(help.out.find("tcpmig " + (words.size() > 1 ? words[0] : "lab up")) != std::string::npos);
   }
-  CHECK(tcpmig({"--help"}).out.find("4 already running; 5 not found") != std::string::npos);
+  CHECK(invoke({"--help"}).out.find("4 already running; 5 not found") != std::string::npos);
 }
 
 TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
@@ -130,7 +130,7 @@ TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
                                                 {"flows", "--state", "asleep"},
                                                 {"config", "check", "a", "b"},
                                                 {"lab", "fd-server"}}) {
-    const Result result = tcpmig(words);
+    const Result result = invoke(words);
     INFO(result.error);
     CHECK(result.code == 2);
     CHECK(result.out.empty());
@@ -138,48 +138,48 @@ TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
     CHECK(result.error.starts_with("tcpmig: "));
     CHECK(result.error.find("--help`)") != std::string::npos);
   }
-  CHECK(tcpmig({"lab", "exec", "client1"}).error ==
+  CHECK(invoke({"lab", "exec", "client1"}).error ==
         "tcpmig: no command: write `tcpmig lab exec client1 -- COMMAND...`\n");
-  CHECK(tcpmig({"switch", "run", "--json"}).error == "tcpmig: `switch run` has no --json\n");
-  CHECK(tcpmig({"switch", "sideways"}).error.find("`tcpmig switch --help`") != std::string::npos);
+  CHECK(invoke({"switch", "run", "--json"}).error == "tcpmig: `switch run` has no --json\n");
+  CHECK(invoke({"switch", "sideways"}).error.find("`tcpmig switch --help`") != std::string::npos);
 }
 
 TEST_CASE("cli: config check") {
   const ConfigFile good(kGood);
-  CHECK(tcpmig({"config", "check", good.path}).code == 0);
-  CHECK(tcpmig({"config", "check", good.path}).out ==
+  CHECK(invoke({"config", "check", good.path}).code == 0);
+  CHECK(invoke({"config", "check", good.path}).out ==
         good.path + " is good: 1 switch, 1 dispatcher, 2 servers, 1 service, 2 pools\n");
-  CHECK(tcpmig({"--config", good.path, "config", "check"}).code == 0);
-  CHECK(nlohmann::json::parse(tcpmig({"config", "check", good.path, "--json"}).out).at("ok") ==
+  CHECK(invoke({"--config", good.path, "config", "check"}).code == 0);
+  CHECK(nlohmann::json::parse(invoke({"config", "check", good.path, "--json"}).out).at("ok") ==
         true);
 
   std::ofstream(good.path) << replaced(replaced(kGood, "port = 80\n", "prot = 80\n"),
                                        "pool = \"all\"", "pool = \"al\"");
-  const Result bad = tcpmig({"config", "check", good.path});
+  const Result bad = invoke({"config", "check", good.path});
   CHECK(bad.code == 2);
   CHECK(bad.out.empty());
   CHECK(lines(bad.error) == 3);
   CHECK(bad.error.starts_with(
       good.path + ":34:1: unknown key \"prot\" in [[service]]: did you mean \"port\"?\n"));
   CHECK(bad.error.ends_with("2 problems\n"));
-  const auto json = nlohmann::json::parse(tcpmig({"--json", "config", "check", good.path}).out);
+  const auto json = nlohmann::json::parse(invoke({"--json", "config", "check", good.path}).out);
   CHECK(json.at("ok") == false);
   CHECK(json.at("problems").at(0).at("line") == 34);
   CHECK(json.at("problems").at(1).at("fix") == "did you mean \"all\"?");
 
-  const Result other = tcpmig({"switch", "up", "--config", good.path});
+  const Result other = invoke({"switch", "up", "--config", good.path});
   CHECK(other.code == 2);
   CHECK(lines(other.error) == 1);
   CHECK(other.error.find("(and 1 more: `tcpmig config check " + good.path + "`)") !=
         std::string::npos);
-  CHECK(tcpmig({"config", "check", "/nonexistent"}).code == 2);
+  CHECK(invoke({"config", "check", "/nonexistent"}).code == 2);
 }
 
 TEST_CASE("cli: which node this is") {
   const ConfigFile file(kGood);
   const auto line = [&](std::vector<std::string> words, int code) {
     words.insert(words.end(), {"--config", file.path});
-    const Result result = tcpmig(words);
+    const Result result = invoke(words);
     CHECK(result.code == code);
     CHECK(result.out.empty());
     CHECK(lines(result.error) == 1);
@@ -203,8 +203,8 @@ TEST_CASE("cli: which node this is") {
         std::string::npos);
   ::setenv("TCPMIG_NODE", "s2", 1);
   ::setenv("TCPMIG_CONFIG", file.path.c_str(), 1);
-  CHECK(tcpmig({"switch", "up"}).error.find("\"s2\" is a server") != std::string::npos);
-  CHECK(tcpmig({"switch", "up", "--node", "d1"}).error.find("\"d1\" is a dispatcher") !=
+  CHECK(invoke({"switch", "up"}).error.find("\"s2\" is a server") != std::string::npos);
+  CHECK(invoke({"switch", "up", "--node", "d1"}).error.find("\"d1\" is a dispatcher") !=
         std::string::npos);
   ::unsetenv("TCPMIG_NODE");
   ::unsetenv("TCPMIG_CONFIG");
@@ -213,13 +213,13 @@ TEST_CASE("cli: which node this is") {
 TEST_CASE("cli: secret generate writes once") {
   const ConfigFile beside("");
   const std::string file = (beside.directory / "secret").string();
-  const Result first = tcpmig({"secret", "generate", file, "--json"});
+  const Result first = invoke({"secret", "generate", file, "--json"});
   CHECK(first.code == 0);
   CHECK(nlohmann::json::parse(first.out).at("file") == file);
   struct stat info{};
   REQUIRE(::stat(file.c_str(), &info) == 0);
   CHECK((info.st_mode & 0777) == 0600);
-  const Result second = tcpmig({"secret", "generate", file});
+  const Result second = invoke({"secret", "generate", file});
   CHECK(second.code == 1);
   CHECK(lines(second.error) == 1);
 }
@@ -246,7 +246,7 @@ TEST_CASE("cli: without rights: one line that says so, and 3") {
       if (::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0)) ::_exit(99);
       std::vector<std::string> all = words;
       if (words[0] != "lab") all.insert(all.end(), {"--config", file.path});
-      const Result result = tcpmig(all);
+      const Result result = invoke(all);
       const bool good = result.out.empty() && lines(result.error) == 1 &&
                         result.error.find("takes root: run it with sudo") != std::string::npos;
       ::_exit(good ? result.code : 98);

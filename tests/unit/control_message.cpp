@@ -86,7 +86,7 @@ TEST_CASE("control: a secret file is checked") {
   CHECK_THROWS(control::Secret::generate(open_to_all.path()));  // never overwrites
 }
 
-TEST_CASE("control: keys differ by node, by direction and by secret; the previous secret stays valid") {
+TEST_CASE("control: keys differ by node, by direction and by secret, and the previous secret stays valid") {
   const std::string a(64, 'a');
   const std::string b(64, 'b');
   const auto rotated = control::Secret::load(SecretFile("2 " + b + "\n1 " + a + "\n").path());

@@ -49,7 +49,7 @@ TEST_CASE("dispatcher: a captured super-packet is split with its numbers right")
   CHECK(std::equal(data.begin(), data.end(), whole.begin() + 32, whole.end()));
 }
 
-TEST_CASE("dispatcher: a pure FIN is one segment; nonsense is none") {
+TEST_CASE("dispatcher: a pure FIN is one segment, nonsense is none") {
   CHECK(dispatcher::split_segment(segment(0, true, 1), 1344).size() == 1);
   CHECK(dispatcher::split_segment({}, 1344).empty());
   auto bad = segment(0, false, 1);

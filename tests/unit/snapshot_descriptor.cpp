@@ -54,7 +54,7 @@ TEST_CASE("descriptors and their notes arrive one by one, in order") {
   }
 }
 
-TEST_CASE("the end of the peer is nothing; anything else is an error") {
+TEST_CASE("the end of the peer is nothing, anything else is an error") {
   auto [here, there] = socket_pair(SOCK_STREAM);
   SECTION("the end") {
     here.reset();
