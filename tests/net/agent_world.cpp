@@ -8,8 +8,10 @@
 #include <netinet/ip6.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
 #include <iostream>
 
@@ -212,6 +214,7 @@ World::~World() {
 void World::start() {
   agent_ = check("fork", ::fork());
   if (agent_ == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // an aborted test leaves no agent behind
     int code = 99;
     try {
       const auto inside = server();
@@ -343,7 +346,7 @@ void World::send_segment(const Endpoint& client, std::uint32_t seq, std::uint32_
   tcp.window = htons(500);
   Bytes segment(sizeof tcp + data.size());
   std::memcpy(segment.data(), &tcp, sizeof tcp);
-  std::memcpy(segment.data() + sizeof tcp, data.data(), data.size());
+  std::ranges::copy(bytes_of(data), segment.begin() + sizeof tcp);
   send_segment(client, vpa(client, port), segment);
 }
 

@@ -4,6 +4,7 @@
 #include <bpf/libbpf.h>
 #include <linux/bpf.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include <fstream>
@@ -34,6 +35,7 @@ class Running {
   explicit Running(const World& world) : config_(world.config()) {
     pid_ = sys::check("fork", ::fork());
     if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // an aborted test leaves no process behind
       int code = 1;
       try {
         code = steering::run(config_, config_.switches.at(0));
