@@ -22,6 +22,8 @@ struct request {
 	__u16 target;
 	__u16 port;
 	__u16 service;
+	bool client_fin; /* the client's FIN came before the transfer .. */
+	__u32 client_fin_end; /* .. and this is the sequence after it */
 };
 
 /* Outcomes. Refusals are negative: -enum wire_reason. */
@@ -92,14 +94,21 @@ static __always_inline union flow_owner owner_of(struct request request)
 
 /* A new entry, complete before anyone can see it. 0, -REASON_TABLE_FULL, or VERDICT_CONTENTION:
  * another CPU was first. */
-static __noinline int flow_create(const struct flow_key *key, __u64 word, __u32 service, __u64 now)
+static __noinline int flow_create(const struct flow_key *key, const struct request *request,
+				  __u64 now)
 {
-	struct flow_value value = {.committed_ns = now, .last_seen_ns = now, .service = service};
+	struct flow_value value = {.committed_ns = now, .last_seen_ns = now};
 	long error;
 
-	if (!key)
+	if (!key || !request)
 		return -REASON_TABLE_FULL;
-	value.owner.word = word;
+	value.service = request->service;
+	value.owner = owner_of(*request);
+	if (request->client_fin) {
+		value.client_fin_end = request->client_fin_end;
+		value.marks.is.generation = request->generation;
+		value.marks.is.client_fin = 1;
+	}
 	error = bpf_map_update_elem(&flows, key, &value, BPF_NOEXIST);
 	if (error == 0)
 		return 0;
@@ -127,24 +136,30 @@ static __always_inline bool flow_revive(struct flow_value *flow, union flow_owne
 
 /* Does what was judged. 0, a refusal, or VERDICT_CONTENTION: judge again. */
 static __always_inline int apply(struct flow_value *flow, const struct flow_key *key,
-				 union flow_owner before, struct request request, int verdict,
-				 __u64 now)
+				 union flow_owner before, const struct request *request,
+				 int verdict, __u64 now)
 {
-	union flow_owner after = owner_of(request);
+	union flow_owner after = owner_of(*request);
+	union flow_marks fin = {};
 	bool swapped;
 
 	if (verdict == VERDICT_REPEAT)
 		return 0;
 	if (verdict == VERDICT_CREATE || !flow)
-		return flow_create(key, after.word, request.service, now);
+		return flow_create(key, request, now);
 	if (verdict == VERDICT_REVIVE)
-		swapped = flow_revive(flow, before, after, request.service, now);
+		swapped = flow_revive(flow, before, after, request->service, now);
 	else
 		swapped = flow_swap(flow, before, after);
 	if (!swapped)
 		return VERDICT_CONTENTION;
 	flow->committed_ns = now;
 	flow->last_seen_ns = now;
+	if (request->client_fin) {
+		flow->client_fin_end = request->client_fin_end;
+		fin.is.client_fin = 1;
+		flow_mark(flow, after, fin);
+	}
 	return 0;
 }
 
@@ -154,11 +169,9 @@ static __noinline int commit(const struct flow_key *key, const struct request *a
 			     bool change, __u32 *current)
 {
 	const struct switch_settings *settings = switch_settings();
-	struct request request;
 
 	if (!settings || !key || !asked || !current)
 		return VERDICT_CONTENTION;
-	request = *asked;
 	for (int i = 0; i < FLOW_ATTEMPTS; i++) {
 		struct flow_value *flow = bpf_map_lookup_elem(&flows, key);
 		union flow_owner owner = {};
@@ -167,12 +180,12 @@ static __noinline int commit(const struct flow_key *key, const struct request *a
 		if (flow)
 			owner = flow_read(flow);
 		*current = owner.is.generation;
-		verdict = judge(settings, key, flow, owner, request, now);
+		verdict = judge(settings, key, flow, owner, *asked, now);
 		if (verdict == VERDICT_CONTENTION)
 			continue;
 		if (verdict < 0 || !change)
 			return verdict;
-		error = apply(flow, key, owner, request, verdict, now);
+		error = apply(flow, key, owner, asked, verdict, now);
 		if (error == 0)
 			return verdict;
 		if (error < 0)

@@ -197,6 +197,8 @@ static __noinline __u32 control_check(frame_context *ctx, const struct packet *p
 	message->request.target = __builtin_bswap16(header.target);
 	message->request.port = __builtin_bswap16(header.target_port);
 	message->request.service = __builtin_bswap16(header.service);
+	message->request.client_fin = !!(header.flags & WIRE_FLAG_CLIENT_FIN);
+	message->request.client_fin_end = __builtin_bswap32(header.rcv_nxt) + 1;
 	message->client_port = header.client_port;
 	message->type = header.type;
 	if (!control_is_new(message->request.sender, header.lane,

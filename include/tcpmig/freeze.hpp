@@ -103,7 +103,7 @@ class Frozen {
   std::unique_ptr<State> state_;
 };
 
-/// Freezes an ESTABLISHED connection with nothing unsent or unacknowledged (otherwise Unsupported; the descriptor is given back by the
+/// Freezes a connection in ESTABLISHED or CLOSE_WAIT with nothing unsent or unacknowledged (otherwise Unsupported; the descriptor is given back by the
 /// exception-safe overload below). `consumed`: bytes the caller has read and that the new owner shall read again; what is still
 /// in the socket is read and appended. Throws Unsupported or std::system_error; then the connection is unlocked and `fd` is closed by its owner: so
 /// use try_freeze where the connection must survive.

@@ -15,6 +15,8 @@ namespace tcpmig {
 /// the network namespace. The local address need not be on an interface: a local route to it is enough (IP_FREEBIND,
 /// IPV6_FREEBIND); connect() wants that much. No packet leaves before everything is restored; afterwards repair
 /// mode is left with TCP_REPAIR_OFF_NO_WP, then one pure ACK may be sent by the kernel when it likes.
+/// A FIN of the peer (snapshot.peer_closed) is not restored: a kernel learns of it from a packet only. The caller puts one in
+/// (a TUN, see conn/segment.hpp), or the peer's end is never read.
 /// Refuses (throws std::invalid_argument) a snapshot with `sent` or `unsent` data. Throws std::system_error naming the step that failed.
 sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local = {});
 

@@ -54,10 +54,11 @@ struct Snapshot {
   sys::Endpoint local;  ///< this end as its kernel sees it
   sys::Endpoint peer;
 
-  Seq rcv_nxt;  ///< next byte expected from the peer; received holds the bytes before it
+  Seq rcv_nxt;  ///< the number after the last byte of `received`: that of the next byte, or of the FIN
   Seq snd_una;  ///< oldest byte not acknowledged by the peer
   Seq snd_nxt;  ///< next byte to send; sent holds [snd_una, snd_nxt)
   std::vector<std::byte> received;  ///< received and acknowledged, not yet consumed: [rcv_nxt - size, rcv_nxt)
+  bool peer_closed = false;         ///< the peer's FIN has come too (CLOSE_WAIT); rcv_nxt does not count it
   std::vector<std::byte> sent;      ///< sent, not acknowledged: [snd_una, snd_nxt)
   std::vector<std::byte> unsent;    ///< written by the application, not sent yet: from snd_nxt on
 

@@ -68,7 +68,10 @@ void Service::open(Arrival arrival) {
     openings_.take_up(std::move(arrival), Clock::now());  // a former run began it
   } else if (handoffs_.serves(port)) {
     refusal = handoffs_.open(arrival);
-    if (!refusal) return confirm(opened);
+    if (!refusal) {
+      openings_.inject_end(arrival);  // repair mode restores no FIN
+      return confirm(opened);
+    }
   } else {
     refusal = openings_.open(std::move(arrival), Clock::now());
   }

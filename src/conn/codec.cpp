@@ -7,7 +7,7 @@
  *      4    1  version, 1
  *      5    1  family, 4 or 6
  *      6    2  present: 1 window, 2 window scale, 4 timestamps, 8 ts_recent, 16 microseconds, 32
- * SACK, 64 ECN 8   16  local address (IPv4 as ::ffff:a.b.c.d) 24   16  peer address 40    2  local
+ * SACK, 64 ECN, 128 peer closed 8   16  local address (IPv4 as ::ffff:a.b.c.d) 24   16  peer address 40    2  local
  * port 42    2  peer port 44    4  rcv_nxt 48    4  snd_una 52    4  snd_nxt 56    4  snd_wnd,
  * bytes 60    2  mss 62    1  window scale: snd 63    1  window scale: rcv 64    4  tsval_now 68 4
  * ts_recent 72    4  srtt, microseconds 76   20  window: snd_wl1, snd_wnd, max_window, rcv_wnd,
@@ -36,7 +36,8 @@ enum Present : std::uint16_t {
   kMicroseconds = 16,
   kSack = 32,
   kEcn = 64,
-  kAll = 127,
+  kPeerClosed = 128,
+  kAll = 255,
 };
 
 class Writer {
@@ -104,6 +105,7 @@ std::uint16_t present_in(const Snapshot& snapshot) {
   }
   if (snapshot.sack) present |= kSack;
   if (snapshot.ecn) present |= kEcn;
+  if (snapshot.peer_closed) present |= kPeerClosed;
   return static_cast<std::uint16_t>(present);
 }
 
@@ -262,6 +264,7 @@ std::expected<Snapshot, DecodeError> decode(std::span<const std::byte> bytes) {
   snapshot.window = only_if(reader, present, kWindow, read_window(reader));
   snapshot.sack = (present & kSack) != 0;
   snapshot.ecn = (present & kEcn) != 0;
+  snapshot.peer_closed = (present & kPeerClosed) != 0;
   read_queues(reader, snapshot);
   reader.require(reader.at_end(), DecodeError::kTrailing);
   if (const auto error = reader.error()) return std::unexpected(*error);

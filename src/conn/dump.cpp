@@ -56,7 +56,7 @@ std::string state_name(unsigned state) {
     case BPF_TCP_CLOSE:
       return "CLOSE";
     case BPF_TCP_CLOSE_WAIT:
-      return "CLOSE_WAIT: the peer has closed its direction";
+      return "CLOSE_WAIT";
     case BPF_TCP_LAST_ACK:
       return "LAST_ACK";
     case BPF_TCP_LISTEN:
@@ -69,10 +69,16 @@ std::string state_name(unsigned state) {
 
 }  // namespace
 
+bool peer_closed(const abi::tcp_dump& state) { return state.state == BPF_TCP_CLOSE_WAIT; }
+
+Seq end_of_received(const abi::tcp_dump& state) {
+  return Seq{state.rcv_nxt} - (peer_closed(state) ? 1 : 0);
+}
+
 std::optional<std::string> refusal(const abi::tcp_dump& state) {
   for (const Reason& reason : kReasons)
     if ((state.refused & reason.bit) != 0) return reason.text;
-  if (state.state != BPF_TCP_ESTABLISHED)
+  if (state.state != BPF_TCP_ESTABLISHED && !peer_closed(state))
     return "the connection is not established (" + state_name(state.state) + ")";
   if (state.repair != 0) return "the socket is in repair mode already";
   if (state.snd_nxt != state.write_seq)
@@ -87,7 +93,8 @@ Snapshot to_snapshot(const Dump& dump, std::vector<std::byte> received) {
   Snapshot snapshot;
   snapshot.local = {sys::Address(state.local), ntohs(state.local_port)};
   snapshot.peer = {sys::Address(state.peer), ntohs(state.peer_port)};
-  snapshot.rcv_nxt = {state.rcv_nxt};
+  snapshot.rcv_nxt = end_of_received(state);
+  snapshot.peer_closed = peer_closed(state);
   snapshot.snd_una = {state.snd_una};
   snapshot.snd_nxt = {state.snd_nxt};
   snapshot.received = std::move(received);

@@ -26,6 +26,11 @@ std::optional<Dump> dump_by_program(int fd);
 /// after.
 Dump dump_by_repair(int fd);
 
+/// The peer's FIN has been received: rcv_nxt counts it.
+bool peer_closed(const abi::tcp_dump& state);
+/// The number after the last byte of the peer's stream so far, without its FIN.
+Seq end_of_received(const abi::tcp_dump& state);
+
 /// Why this connection cannot be carried: a sentence. nullopt: it can.
 std::optional<std::string> refusal(const abi::tcp_dump& state);
 

@@ -65,7 +65,7 @@ void dump_sequence(int fd, abi::tcp_dump& state) {
   state.rcv_nxt = dump_queue_end(fd, Queue::kReceive).value;
   state.write_seq = dump_queue_end(fd, Queue::kSend).value;
   const QueueLengths lengths = dump_queue_lengths(fd);
-  state.copied_seq = state.rcv_nxt - lengths.received;
+  state.copied_seq = end_of_received(state).value - lengths.received;
   state.snd_una = state.write_seq - lengths.unacknowledged;
   state.snd_nxt = state.write_seq - lengths.unsent;
 }
@@ -95,7 +95,8 @@ Dump dump_by_repair(int fd) {
   state.refused = refusals(fd);
   if ((state.refused & abi::DUMP_MPTCP) != 0) return dump;  // has no TCP_REPAIR
   dump_info(fd, state);
-  if (state.state != BPF_TCP_ESTABLISHED) return dump;  // a FIN would count as a byte below
+  if (state.state != BPF_TCP_ESTABLISHED && !peer_closed(state))
+    return dump;  // refused anyway, and a FIN of ours would count as a byte below
   if (has_urgent_data(fd)) state.refused |= abi::DUMP_URGENT;
   dump_endpoints_into(fd, state);
   const RepairVisit repair(fd);

@@ -43,9 +43,9 @@ Dump dump_and_drain(int fd, std::vector<std::byte>& consumed, const FreezeKit& k
   for (int round = 0; round < kRounds; ++round) {
     const Dump dump = dump_once(fd, kit);
     if (const auto reason = conn::refusal(dump.state)) throw Unsupported(*reason);
-    const std::uint32_t waiting = dump.state.rcv_nxt - dump.state.copied_seq;
-    if (waiting == 0) return dump;
-    conn::read_received(fd, waiting, consumed);
+    const Seq end = conn::end_of_received(dump.state), read{dump.state.copied_seq};
+    if (!read.before(end)) return dump;  // after it: the reader has seen the end of the stream
+    conn::read_received(fd, end.since(read), consumed);
   }
   throw Unsupported("data kept arriving at the locked socket");
 }
@@ -107,6 +107,7 @@ std::uint64_t Frozen::cookie() const noexcept {
 std::vector<std::byte> Frozen::late_bytes() const { return conn::peek_received(state_->fd.get()); }
 
 bool Frozen::late_fin() const {
+  if (state_->snapshot.peer_closed) return false;  // it is in the snapshot
   const auto info =
       conn::get_option<::tcp_info>(state_->fd.get(), IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO");
   return info.tcpi_state != BPF_TCP_ESTABLISHED;

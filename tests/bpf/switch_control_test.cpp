@@ -95,6 +95,33 @@ TEST_CASE("control: the first COMMIT of a flow makes the entry and goes on to th
   CHECK(flow->packets_in == 0);
 }
 
+TEST_CASE("control: a client's FIN from before the transfer counts for the end of the entry") {
+  SWITCH_WORLD(w);
+  const auto with_fin = [&](int sender, int target, unsigned generation) {
+    abi::wire_header h = commit(w, sender, target, generation);
+    h.flags = abi::WIRE_FLAG_CLIENT_FIN;
+    h.rcv_nxt = htonl(500);
+    return h;
+  };
+  const auto ends = [&](int owner) {
+    CHECK(w.s.flow(w.f)->marks.is.client_fin);
+    CHECK(w.s.flow(w.f)->client_fin_end == 501);
+    w.s.from_node(w.tcp_out(owner, {.seq = 1000, .ack = 501, .flags = kFin | kAck}));
+    CHECK_FALSE(w.s.flow(w.f)->marks.is.closing);
+    w.s.from_client(w.tcp_in({.seq = 501, .ack = 1001, .flags = kAck}));
+    CHECK(w.s.flow(w.f)->marks.is.closing);
+  };
+  SECTION("a new entry") {
+    REQUIRE(send(w, with_fin(1, 2, kGeneration)).counted == Counts{{"committed", 1}});
+    ends(2);
+  }
+  SECTION("one that changes hands") {
+    w.s.set_flow(w.f, Rig::owned(2, 1, 77, true));
+    REQUIRE(send(w, with_fin(2, 7, 78)).counted == Counts{{"committed", 1}});
+    ends(7);
+  }
+}
+
 TEST_CASE("control: steering follows the COMMIT at once") {
   SWITCH_WORLD(w);
   CHECK(w.s.from_client(w.tcp_in({.flags = kAck})).view().destination == w.f.vpa(1));

@@ -100,7 +100,7 @@ TEST_CASE("a client that closes its sending side after the request still gets th
   TestLab lab({.servers = 1});
   if (skipped(lab)) return;
   const lab::Payload file = lab.add_file("1m", 1 << 20);
-  lab.start_server(ServerKind::kNginx, "server1");
+  lab.start_server(ServerKind::kMiniHttpd, "server1");
   for (const bool ipv6 : {false, true}) {
     HttpClient client(lab.netns("client1"), vip(ipv6));
     client.send(get("/1m", "Connection: close\r\n"));

@@ -47,6 +47,38 @@ TEST_CASE("agent: transfers of several parts", "[agent]") {
   CHECK(world.resets() == 0);
 }
 
+TEST_CASE("agent: a client that has closed its direction", "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  const UniqueFd listener = world.listener();
+  world.start();
+  std::uint16_t port = 6050;
+  for (const std::size_t length : {100, 900, 30'000, 100'000})
+    for (const bool ipv4 : {true, false}) {
+      CAPTURE(length, ipv4);
+      const Endpoint client = ipv4 ? client4(++port) : client6(++port);
+      const Bytes received = pattern(length);
+      Snapshot snapshot = snapshot_of(client, received);
+      snapshot.peer_closed = true;
+      world.transfer(transfer_of(client), snapshot);
+      const UniqueFd connection = accepted(listener);
+      REQUIRE(connection);
+      CHECK(read_bytes(connection, length) == received);
+      REQUIRE(sys_test::readable_within(connection.get(), 5s));
+      char byte = 0;
+      CHECK(::recv(connection.get(), &byte, 1, MSG_DONTWAIT) == 0);
+      CHECK(is_resumed(world.answer()));
+      world.sent();
+      REQUIRE(::send(connection.get(), "reply", 5, 0) == 5);
+      CHECK(sys_test::holds_within(5s, [&] {
+        for (const Sent& segment : world.sent())
+          if (text_of(segment.data) == "reply" && segment.seq == 70'000) return true;
+        return false;
+      }));
+    }
+  CHECK(world.resets() == 0);
+}
+
 TEST_CASE("agent: a server that reads late gets every byte", "[agent]") {
   if (cannot_run_here()) return;
   World world("[timeouts]\ntransfer = \"400ms\"\n");
@@ -192,5 +224,17 @@ TEST_CASE("agent: a connection handed over by descriptor", "[agent]") {
       CHECK(is_resumed(transfer(client, length)));  // a repeat opens nothing
     }
   CHECK(world.counter("handed_over") == 6);
+
+  // a client that has closed its direction
+  Snapshot closed = snapshot_of(client4(6401), pattern(100));
+  closed.peer_closed = true;
+  world.transfer(transfer_of(client4(6401), 1000, 81), closed);
+  CHECK(is_resumed(world.answer()));
+  const auto given = receive_descriptor(agent.get());
+  REQUIRE(given);
+  CHECK(read_bytes(given->first, 100) == pattern(100));
+  REQUIRE(sys_test::readable_within(given->first.get(), 5s));
+  char byte = 0;
+  CHECK(::recv(given->first.get(), &byte, 1, MSG_DONTWAIT) == 0);
   CHECK(world.resets() == 0);
 }

@@ -99,6 +99,33 @@ TEST_CASE("both recipes read the same of one connection") {
     }
 }
 
+TEST_CASE("the peer's FIN is in the snapshot, and not counted in its numbers") {
+  if (cannot_run_here()) return;
+  World world;
+  for (const bool by_program : {true, false})
+    for (const std::size_t read : {0, 4, 10, 11}) {  // 11: the end of the stream too
+      CAPTURE(by_program, read);
+      const FreezeKit kit(options(by_program));
+      Pair pair = connect_pair(world, world.a, Family::kIpv4);
+      const Seq begin = snapshot_of(pair.server, kit).rcv_nxt;
+      send_all(pair.client.get(), bytes_of("last words"));
+      ::shutdown(pair.client.get(), SHUT_WR);
+      wait_until("the FIN", [&] { return info_of(pair.server.get()).tcpi_state == 8; });
+      Bytes consumed = receive_exactly(pair.server.get(), std::min<std::size_t>(read, 10));
+      char byte = 0;
+      if (read > 10) REQUIRE(::recv(pair.server.get(), &byte, 1, 0) == 0);
+      Frozen frozen = tcpmig::freeze(std::move(pair.server), consumed, kit);
+      CHECK(frozen.snapshot().peer_closed);
+      CHECK(frozen.snapshot().received == bytes_of("last words"));
+      CHECK(frozen.snapshot().rcv_nxt == begin + 10);
+      CHECK(!frozen.late_fin());
+      CHECK(tcpmig::decode(tcpmig::encode(frozen.snapshot())) == frozen.snapshot());
+      const UniqueFd thawed = frozen.thaw({}, [](auto) {});
+      CHECK(::recv(thawed.get(), &byte, 1, MSG_DONTWAIT) == 0);
+      CHECK(carry(thawed.get(), pair.client.get(), pattern(1000)) == pattern(1000));
+    }
+}
+
 TEST_CASE("resume: a snapshot that knows only the peer's window") {
   if (cannot_run_here()) return;
   World world;
