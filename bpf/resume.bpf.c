@@ -13,19 +13,17 @@
  * In an object of its own, so that a kernel without the kfunc loses only this. */
 #include "lib/siphash.h"
 #include "lib/tombstone.h"
+#include "resume_segment.h"
 #include "shared/kernel_types.h"
 
-extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *skb, struct sock *sk, struct bpf_tcp_req_attrs *attrs,
-				   int attrs__sz) __weak __ksym;
+extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *skb, struct sock *sk,
+				   struct bpf_tcp_req_attrs *attrs, int attrs__sz) __weak __ksym;
 
 enum {
 	PAYLOAD_MAX = WIRE_PAYLOAD_MAX_IPV4,
 	PAYLOAD_WORDS = PAYLOAD_MAX / 8 + 1,
 	HEADER_WORDS = WIRE_TAGGED / 8,
 	PENDING_MAX = 4096,
-	TIMESTAMPS_SIZE = 12, /* NOP NOP TIMESTAMPS(10) */
-	PLAIN_IPV4 = ETH_HLEN + sizeof(struct iphdr), /* where the transport begins without options */
-	PLAIN_IPV6 = ETH_HLEN + sizeof(struct ipv6hdr),
 };
 
 struct {
@@ -81,13 +79,15 @@ static inline enum form check_form(const struct wire_header *h, const struct pac
 
 	if (h->magic != bpf_htonl(WIRE_MAGIC) || h->type != WIRE_COMMIT || h->parts != bpf_htons(1))
 		return FORM_NOT_OURS;
-	if (h->version != WIRE_VERSION || h->target != bpf_htons(settings->node) || h->family != p->family ||
-	    h->part != 0 || h->service == 0 || port == 0 || bpf_ntohl(h->generation) > GENERATION_MASK)
+	if (h->version != WIRE_VERSION || h->target != bpf_htons(settings->node) ||
+	    h->family != p->family || h->part != 0 || h->service == 0 || port == 0 ||
+	    bpf_ntohl(h->generation) > GENERATION_MASK)
 		return FORM_BAD;
 	if (length == 0 || length > PAYLOAD_MAX || length != p->payload - sizeof(*h) ||
 	    h->total_length != h->payload_length || h->snd_wscale > 14 || h->rcv_wscale > 14)
 		return FORM_BAD;
-	if (bpf_map_lookup_elem(&user_ports, &port) || p->l4 != (p->family == FAMILY_IPV4 ? PLAIN_IPV4 : PLAIN_IPV6))
+	if (bpf_map_lookup_elem(&user_ports, &port) ||
+	    p->l4 != (p->family == FAMILY_IPV4 ? PLAIN_IPV4 : PLAIN_IPV6))
 		return FORM_TO_AGENT;
 	return FORM_OK;
 }
@@ -118,7 +118,10 @@ __noinline __u64 message_tag(__u32 length)
 
 static inline bool load_payload(struct __sk_buff *skb, struct work *w, __u32 offset, __u32 length)
 {
-	asm volatile("" : "+r"(length)); /* the bounds shall be tested on the register that the helper is given */
+	asm volatile(
+	    ""
+	    : "+r"(
+		length)); /* the bounds shall be tested on the register that the helper is given */
 	if (length < 1 || length > PAYLOAD_MAX)
 		return false;
 	return bpf_skb_load_bytes(skb, offset & PACKET_OFFSET_MASK, w->payload, length) == 0;
@@ -138,9 +141,11 @@ static inline bool check_tag(struct work *w)
 }
 
 /* The flow as this node sees it: the own address for this service, no port. */
-static inline void name_flow(const struct node_settings *settings, const struct wire_header *h, struct flow_key *flow)
+static inline void name_flow(const struct node_settings *settings, const struct wire_header *h,
+			     struct flow_key *flow)
 {
-	const struct ip_address *block = h->family == FAMILY_IPV4 ? &settings->vpa4_block : &settings->vpa6_block;
+	const struct ip_address *block =
+	    h->family == FAMILY_IPV4 ? &settings->vpa4_block : &settings->vpa6_block;
 
 	__builtin_memset(flow, 0, sizeof(*flow));
 	address_copy(&flow->client, &h->client);
@@ -158,134 +163,10 @@ static inline bool client_fits(const struct wire_header *h)
 	return mapped == (h->family == FAMILY_IPV4) && h->client_port != 0;
 }
 
-/* ---- the segment ---- */
-
-struct segment {
-	struct tcphdr tcp;
-	__u8 options[TIMESTAMPS_SIZE];
-};
-
-static inline __u16 fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
-
-/* Sum of an address; IPv4: of its four bytes only. */
-static inline __u64 address_sum(__u8 family, const struct ip_address *address)
-{
-	const address_word *word = (const address_word *)address;
-
-	if (family == FAMILY_IPV4)
-		return word[3];
-	return (__u64)word[0] + word[1] + word[2] + word[3];
-}
-
-static inline __u32 segment_size(const struct wire_header *h)
-{
-	return sizeof(struct tcphdr) + (h->options & WIRE_OPT_TIMESTAMPS ? TIMESTAMPS_SIZE : 0);
-}
-
-/* The child measures its round-trip time, and so its retransmission timeout, by the echoed timestamp: now minus what it was. */
-static inline __u32 echoed_timestamp(const struct wire_header *h)
-{
-	__u32 rtt = bpf_ntohl(h->srtt_us);
-
-	return bpf_ntohl(h->tsval_now) - (h->options & WIRE_OPT_USEC_TS ? rtt : rtt / 1000);
-}
-
-static inline void make_segment(const struct wire_header *h, const struct flow_key *flow, struct segment *segment)
-{
-	__u32 window = bpf_ntohl(h->snd_wnd) >> (h->options & WIRE_OPT_WSCALE ? h->snd_wscale & 15 : 0);
-	__u32 size = segment_size(h);
-	__u64 sum;
-
-	__builtin_memset(segment, 0, sizeof(*segment));
-	segment->tcp.source = h->client_port;
-	segment->tcp.dest = h->target_port;
-	segment->tcp.seq = h->payload_seq;
-	segment->tcp.ack_seq = h->snd_nxt;
-	segment->tcp.doff = size / 4;
-	segment->tcp.ack = 1;
-	segment->tcp.psh = 1;
-	segment->tcp.fin = !!(h->flags & WIRE_FLAG_CLIENT_FIN);
-	segment->tcp.window = bpf_htons(window > 0xffff ? 0xffff : window);
-	if (h->options & WIRE_OPT_TIMESTAMPS) {
-		segment->options[0] = segment->options[1] = 1; /* NOP */
-		segment->options[2] = 8;
-		segment->options[3] = 10;
-		*(__be32 *)(segment->options + 4) = h->ts_recent;
-		*(__be32 *)(segment->options + 8) = bpf_htonl(echoed_timestamp(h));
-	}
-	/* payload_csum is the sum of the payload as it lies in memory: it needs no swap */
-	sum = h->payload_csum + address_sum(flow->family, &flow->client) + address_sum(flow->family, &flow->vip);
-	sum += bpf_htonl(IPPROTO_TCP) + (__u64)bpf_htonl(size + bpf_ntohl(h->payload_length));
-	for (__u32 i = 0; i < sizeof(*segment) / 4; i++)
-		sum += ((const address_word *)segment)[i];
-	segment->tcp.check = ~fold(sum);
-}
-
-static inline long store_ipv4(struct __sk_buff *skb, const struct flow_key *flow, __u32 length)
-{
-	struct iphdr ip;
-	__u64 sum = 0;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
-		return -EFAULT;
-	ip.protocol = IPPROTO_TCP;
-	ip.tot_len = bpf_htons(sizeof(ip) + length);
-	ip.saddr = address_v4(&flow->client);
-	ip.daddr = address_v4(&flow->vip);
-	ip.check = 0;
-	for (__u32 i = 0; i < sizeof(ip) / 4; i++)
-		sum += ((const address_word *)&ip)[i];
-	ip.check = ~fold(sum);
-	return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
-}
-
-static inline long store_ipv6(struct __sk_buff *skb, const struct flow_key *flow, __u32 length)
-{
-	struct ipv6hdr ip;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
-		return -EFAULT;
-	ip.nexthdr = IPPROTO_TCP;
-	ip.payload_len = bpf_htons(length);
-	address_copy_words(&ip.saddr, &flow->client);
-	address_copy_words(&ip.daddr, &flow->vip);
-	return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
-}
-
-/* Turns the datagram into the segment. The shrink takes the bytes behind the IP header away; it also ends a checksum that the sender
- * left to hardware (CHECKSUM_PARTIAL on veth): from here on the kernel verifies the one made here. */
-static inline long convert(struct __sk_buff *skb, const struct wire_header *h, const struct flow_key *flow)
-{
-	__u32 size = segment_size(h), length = size + bpf_ntohl(h->payload_length);
-	__s32 surplus = sizeof(struct udphdr) + sizeof(*h) - size;
-	struct segment segment KEY_ALIGNED;
-	__u32 l4;
-	long error;
-
-	make_segment(h, flow, &segment);
-	error = bpf_skb_adjust_room(skb, -surplus, BPF_ADJ_ROOM_NET, 0);
-	if (error)
-		return error;
-	error = flow->family == FAMILY_IPV4 ? store_ipv4(skb, flow, length) : store_ipv6(skb, flow, length);
-	if (error)
-		return error;
-	l4 = flow->family == FAMILY_IPV4 ? PLAIN_IPV4 : PLAIN_IPV6;
-	if (size == sizeof(segment))
-		return bpf_skb_store_bytes(skb, l4, &segment, sizeof(segment),
-					   BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
-	return bpf_skb_store_bytes(skb, l4, &segment, sizeof(segment.tcp), BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
-}
-
 /* ---- opening ---- */
 
-static inline void attributes(struct bpf_tcp_req_attrs *attrs, __u8 options, __u8 snd_wscale, __u8 rcv_wscale)
+static inline void attributes(struct bpf_tcp_req_attrs *attrs, __u8 options, __u8 snd_wscale,
+			      __u8 rcv_wscale)
 {
 	attrs->wscale_ok = !!(options & WIRE_OPT_WSCALE);
 	attrs->sack_ok = !!(options & WIRE_OPT_SACK);
@@ -297,7 +178,8 @@ static inline void attributes(struct bpf_tcp_req_attrs *attrs, __u8 options, __u
 }
 
 /* Gives the segment to the listener. -errno of the kfunc; -ENOTSOCK when what was found is no full TCP socket. */
-static inline long assign(struct __sk_buff *skb, struct bpf_sock *listener, struct bpf_tcp_req_attrs *attrs)
+static inline long assign(struct __sk_buff *skb, struct bpf_sock *listener,
+			  struct bpf_tcp_req_attrs *attrs)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(listener);
 
@@ -324,13 +206,14 @@ static inline int refuse(struct node_event *event, __u8 reason, __u32 detail)
 }
 
 /* The tombstone is ours, the listener is held: convert and open. */
-static inline int open_here(struct __sk_buff *skb, struct node_event *event, struct bpf_sock *listener)
+static inline int open_here(struct __sk_buff *skb, struct node_event *event,
+			    struct bpf_sock *listener)
 {
 	const struct wire_header *h = &event->header;
 	struct bpf_tcp_req_attrs attrs = {
-		.rcv_tsval = bpf_ntohl(h->ts_recent),
-		.rcv_tsecr = bpf_ntohl(h->tsval_now),
-		.mss = bpf_ntohs(h->mss),
+	    .rcv_tsval = bpf_ntohl(h->ts_recent),
+	    .rcv_tsecr = bpf_ntohl(h->tsval_now),
+	    .mss = bpf_ntohs(h->mss),
 	};
 	long error;
 
@@ -339,7 +222,8 @@ static inline int open_here(struct __sk_buff *skb, struct node_event *event, str
 	if (!error)
 		error = assign(skb, listener, &attrs);
 	if (error) {
-		tombstone_refuse(&event->flow, bpf_ntohl(h->generation), REASON_KERNEL_REFUSED, -error);
+		tombstone_refuse(&event->flow, bpf_ntohl(h->generation), REASON_KERNEL_REFUSED,
+				 -error);
 		return refuse(event, REASON_KERNEL_REFUSED, -error);
 	}
 	count(ND_OPENED);
@@ -354,11 +238,13 @@ static inline int duplicate(struct node_event *event)
 	return TC_ACT_SHOT;
 }
 
-static inline int claim_and_open(struct __sk_buff *skb, struct node_event *event, struct bpf_sock *listener)
+static inline int claim_and_open(struct __sk_buff *skb, struct node_event *event,
+				 struct bpf_sock *listener)
 {
 	const struct wire_header *h = &event->header;
 
-	switch (tombstone_claim(&event->flow, bpf_ntohl(h->generation), bpf_ntohl(h->snd_nxt), bpf_ntohs(h->target_port))) {
+	switch (tombstone_claim(&event->flow, bpf_ntohl(h->generation), bpf_ntohl(h->snd_nxt),
+				bpf_ntohs(h->target_port))) {
 	case TOMBSTONE_DONE:
 		return open_here(skb, event, listener);
 	case TOMBSTONE_FULL:
@@ -382,7 +268,8 @@ static inline int resume_transfer(struct __sk_buff *skb, struct node_event *even
 
 	if (known && !generation_newer(bpf_ntohl(h->generation), known->generation))
 		return duplicate(event);
-	listener = find_socket(skb, event->flow.family, &event->flow.client, h->client_port, &event->flow.vip, h->target_port);
+	listener = find_socket(skb, event->flow.family, &event->flow.client, h->client_port,
+			       &event->flow.vip, h->target_port);
 	if (!listener)
 		return refuse(event, REASON_NO_LISTENER, 0);
 	state = socket_state(listener);
@@ -403,8 +290,8 @@ static inline int dropped(__u32 counter)
 	return TC_ACT_SHOT;
 }
 
-static inline int resume_datagram(struct __sk_buff *skb, const struct packet *p, const struct node_settings *settings,
-				  struct work *w)
+static inline int resume_datagram(struct __sk_buff *skb, const struct packet *p,
+				  const struct node_settings *settings, struct work *w)
 {
 	struct wire_header *h = &w->event.header;
 	__u32 body = (p->l4 + sizeof(struct udphdr)) & PACKET_OFFSET_MASK;
@@ -445,7 +332,8 @@ int resume_wire(struct __sk_buff *skb)
 	if (!settings || skb->gso_size || !see_packet(skb, true, &p))
 		return NEXT_PROGRAM;
 	if (p.protocol != IPPROTO_UDP || p.destination_port != settings->control_port ||
-	    p.state & (PACKET_FRAGMENT | PACKET_MALFORMED) || p.payload < sizeof(struct wire_header))
+	    p.state & (PACKET_FRAGMENT | PACKET_MALFORMED) ||
+	    p.payload < sizeof(struct wire_header))
 		return NEXT_PROGRAM;
 	w = own_work();
 	if (!w)
@@ -468,14 +356,15 @@ static inline bool take_pending(const struct flow_key *flow, struct pending_resu
 }
 
 /* The agent has claimed the tombstone before it wrote to `pending`. -errno; -ENOENT: no listener. */
-static inline long open_pending(struct __sk_buff *skb, const struct packet *p, const struct pending_resume *resume)
+static inline long open_pending(struct __sk_buff *skb, const struct packet *p,
+				const struct pending_resume *resume)
 {
-	struct bpf_sock *listener = find_socket(skb, p->family, &p->source, p->source_port, &p->destination,
-						p->destination_port);
+	struct bpf_sock *listener = find_socket(skb, p->family, &p->source, p->source_port,
+						&p->destination, p->destination_port);
 	struct bpf_tcp_req_attrs attrs = {
-		.rcv_tsval = resume->ts_recent,
-		.rcv_tsecr = resume->tsval_now,
-		.mss = resume->mss,
+	    .rcv_tsval = resume->ts_recent,
+	    .rcv_tsecr = resume->tsval_now,
+	    .mss = resume->mss,
 	};
 	long error;
 
