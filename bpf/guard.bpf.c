@@ -13,7 +13,8 @@
 #include "lib/tombstone.h"
 
 enum {
-	SYN_EVENTS_PER_WINDOW = 128,      /* per CPU: more stray SYNs than that are dropped without telling the agent */
+	/* per CPU: more stray SYNs than that are dropped without telling the agent */
+	SYN_EVENTS_PER_WINDOW = 128,
 	SYN_EVENTS_WINDOW_NS = 100000000, /* 100 ms */
 };
 
@@ -105,8 +106,8 @@ static inline int without_socket(const struct node_settings *settings, const str
 /* State of the socket that would take this packet; 0 = there is none. */
 static inline __u32 receiving_state(struct __sk_buff *skb, const struct packet *p)
 {
-	struct bpf_sock *socket = find_socket(skb, p->family, &p->source, p->source_port, &p->destination,
-					      p->destination_port);
+	struct bpf_sock *socket = find_socket(skb, p->family, &p->source, p->source_port,
+					      &p->destination, p->destination_port);
 	__u32 state;
 
 	if (!socket)
@@ -116,7 +117,8 @@ static inline __u32 receiving_state(struct __sk_buff *skb, const struct packet *
 	return state;
 }
 
-static inline int guard_tcp(struct __sk_buff *skb, const struct node_settings *settings, const struct packet *p)
+static inline int guard_tcp(struct __sk_buff *skb, const struct node_settings *settings,
+			    const struct packet *p)
 {
 	__u32 state = receiving_state(skb, p);
 	bool syn = p->tcp_flags & TCP_SYN;
@@ -165,7 +167,8 @@ static inline enum tombstone_outcome change(const struct tombstone_request *requ
 
 	switch (request->verb) {
 	case TOMBSTONE_CLAIM:
-		return tombstone_claim(&request->flow, request->generation, request->snd_nxt, request->target_port);
+		return tombstone_claim(&request->flow, request->generation, request->snd_nxt,
+				       request->target_port);
 	case TOMBSTONE_SETTLE:
 		return tombstone_settle(&request->flow, after);
 	case TOMBSTONE_FORBID:

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /* COMMIT: the one message that moves a flow, as a decision on the owner word and a
- * compare-and-swap.
+ * compare-and-swap. Who sends it, what the entry is, which generation it must have:
  *
- *                      absent or dead        live
- *   sender             a dispatcher          the owner            the previous owner, owner silent
- * anyone else generation         newer than any known  current + 1          current + 1 then create
- * / revive       move                 take back                           refuse
+ *   absent or dead   a dispatcher         newer than any known   create or revive
+ *   live             the owner            current + 1            move
+ *   live             the previous owner,  current + 1            move, or take back
+ *                    owner silent
+ *   live             anyone else          -                      refuse
  *
  * and a repeat of the COMMIT that made the present word is answered like the first as long as the
  * new owner is silent. */
@@ -22,17 +23,17 @@ struct request {
 	__u16 target;
 	__u16 port;
 	__u16 service;
-	bool client_fin; /* the client's FIN came before the transfer .. */
+	bool client_fin;      /* the client's FIN came before the transfer .. */
 	__u32 client_fin_end; /* .. and this is the sequence after it */
 };
 
 /* Outcomes. Refusals are negative: -enum wire_reason. */
 enum verdict {
 	VERDICT_CREATE = 1, /* no element in the table */
-	VERDICT_REVIVE,	    /* a dead one */
-	VERDICT_MOVE,	    /* a live one changes hands */
+	VERDICT_REVIVE,     /* a dead one */
+	VERDICT_MOVE,       /* a live one changes hands */
 	VERDICT_TAKE_BACK,  /* ... back to its previous owner */
-	VERDICT_REPEAT,	    /* applied already */
+	VERDICT_REPEAT,     /* applied already */
 	VERDICT_CONTENTION,
 };
 

@@ -10,7 +10,7 @@
 #include "lib/parse.h"
 
 enum route {
-	ROUTE_SEND,	 /* neighbour known: set the MACs, send */
+	ROUTE_SEND,      /* neighbour known: set the MACs, send */
 	ROUTE_NEIGHBOUR, /* its MAC is not known yet: the kernel asks for it while it sends */
 	ROUTE_KERNEL, /* rewrite, then the kernel forwards: it must resolve, fragment or encapsulate
 		       */

@@ -28,7 +28,7 @@ enum {
 
 enum frame_csum {
 	CSUM_DATA = 0,
-	CSUM_PSEUDO = BPF_F_PSEUDO_HDR,	 /* the change is in the pseudo header (an address) */
+	CSUM_PSEUDO = BPF_F_PSEUDO_HDR,  /* the change is in the pseudo header (an address) */
 	CSUM_UDP = BPF_F_MARK_MANGLED_0, /* 0 means "no checksum" */
 };
 

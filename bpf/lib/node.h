@@ -65,7 +65,7 @@ static inline struct node_settings *own_settings(void)
 }
 
 #define PACKET_START(skb) ((void *)(long)(skb)->data)
-#define PACKET_END(skb) ((void *)(long)(skb)->data_end)
+#define PACKET_END(skb)   ((void *)(long)(skb)->data_end)
 
 /* Parses a frame of Ethernet (`ethernet`) or of a TUN; `ethernet` is a constant. */
 PARSE_INLINE enum parse_result look_at(struct __sk_buff *skb, bool ethernet, struct packet *p)
@@ -88,8 +88,9 @@ PARSE_INLINE bool see_packet(struct __sk_buff *skb, bool ethernet, struct packet
 }
 
 /* The socket for (client, client_port) -> (address, port), or the listener that would take it. Constant sizes keep the verifier content. */
-static inline struct bpf_sock *find_socket(struct __sk_buff *skb, __u8 family, const struct ip_address *client,
-					   __be16 client_port, const struct ip_address *address, __be16 port)
+static inline struct bpf_sock *find_socket(struct __sk_buff *skb, __u8 family,
+					   const struct ip_address *client, __be16 client_port,
+					   const struct ip_address *address, __be16 port)
 {
 	struct bpf_sock_tuple tuple KEY_ALIGNED = {};
 

@@ -71,8 +71,8 @@ struct packet {
 	__u8 protocol;
 	__u8 ttl;
 	__u8 tos;
-	__u8 state;	 /* enum packet_state */
-	__u8 tcp_flags;	 /* enum tcp_flags */
+	__u8 state;      /* enum packet_state */
+	__u8 tcp_flags;  /* enum tcp_flags */
 	__u8 tcp_header; /* bytes */
 	__u8 icmp_type;
 	__u8 pad[6];

@@ -44,16 +44,19 @@ static inline union tombstone_word tombstone_read(struct tombstone *tombstone)
 	return now;
 }
 
-static inline bool tombstone_swap(struct tombstone *tombstone, union tombstone_word before, union tombstone_word after)
+static inline bool tombstone_swap(struct tombstone *tombstone, union tombstone_word before,
+				  union tombstone_word after)
 {
-	if (__sync_val_compare_and_swap(tombstone_place(tombstone), before.word, after.word) != before.word)
+	if (__sync_val_compare_and_swap(tombstone_place(tombstone), before.word, after.word) !=
+	    before.word)
 		return false;
 	tombstone->updated_ns = bpf_ktime_get_ns();
 	return true;
 }
 
 /* A new entry. TOMBSTONE_OLD: somebody was quicker, look again. */
-static inline enum tombstone_outcome tombstone_insert(const struct flow_key *flow, struct tombstone *fresh)
+static inline enum tombstone_outcome tombstone_insert(const struct flow_key *flow,
+						      struct tombstone *fresh)
 {
 	long error;
 
@@ -65,7 +68,8 @@ static inline enum tombstone_outcome tombstone_insert(const struct flow_key *flo
 }
 
 /* Puts `fresh` there if its generation is newer than what is known. */
-static inline enum tombstone_outcome tombstone_advance(const struct flow_key *flow, struct tombstone *fresh)
+static inline enum tombstone_outcome tombstone_advance(const struct flow_key *flow,
+						       struct tombstone *fresh)
 {
 	union tombstone_word after = tombstone_read(fresh);
 
@@ -92,14 +96,14 @@ static inline enum tombstone_outcome tombstone_advance(const struct flow_key *fl
 	return TOMBSTONE_BUSY;
 }
 
-static inline enum tombstone_outcome tombstone_claim(const struct flow_key *flow, __u32 generation, __u32 snd_nxt,
-						     __u16 target_port)
+static inline enum tombstone_outcome tombstone_claim(const struct flow_key *flow, __u32 generation,
+						     __u32 snd_nxt, __u16 target_port)
 {
 	struct tombstone fresh = {
-		.generation = generation,
-		.state = TOMB_OPENING,
-		.snd_nxt = snd_nxt,
-		.target_port = target_port,
+	    .generation = generation,
+	    .state = TOMB_OPENING,
+	    .snd_nxt = snd_nxt,
+	    .target_port = target_port,
 	};
 
 	return tombstone_advance(flow, &fresh);
@@ -114,20 +118,25 @@ static inline enum tombstone_outcome tombstone_forbid(const struct flow_key *flo
 }
 
 /* OPENING -> `after`, for the generation that is in `after`. */
-static inline enum tombstone_outcome tombstone_settle(const struct flow_key *flow, union tombstone_word after)
+static inline enum tombstone_outcome tombstone_settle(const struct flow_key *flow,
+						      union tombstone_word after)
 {
 	struct tombstone *tombstone = bpf_map_lookup_elem(&tombstones, flow);
-	union tombstone_word before = {.is = {.generation = after.is.generation, .state = TOMB_OPENING}};
+	union tombstone_word before = {
+	    .is = {.generation = after.is.generation, .state = TOMB_OPENING}};
 
 	if (!tombstone)
 		return TOMBSTONE_ABSENT;
 	return tombstone_swap(tombstone, before, after) ? TOMBSTONE_DONE : TOMBSTONE_OLD;
 }
 
-static inline void tombstone_refuse(const struct flow_key *flow, __u32 generation, __u8 reason, __u16 detail)
+static inline void tombstone_refuse(const struct flow_key *flow, __u32 generation, __u8 reason,
+				    __u16 detail)
 {
-	union tombstone_word after = {
-		.is = {.generation = generation, .state = TOMB_REFUSED, .reason = reason, .detail = detail}};
+	union tombstone_word after = {.is = {.generation = generation,
+					     .state = TOMB_REFUSED,
+					     .reason = reason,
+					     .detail = detail}};
 
 	tombstone_settle(flow, after);
 }

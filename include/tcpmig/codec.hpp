@@ -14,12 +14,12 @@ namespace tcpmig {
 inline constexpr std::size_t kMaxQueueBytes = 64U << 20;  ///< each of received, sent, unsent
 
 enum class DecodeError {
-  kTruncated,    ///< ends before it should
-  kMagic,        ///< not a snapshot
-  kVersion,      ///< of a version this library does not read
-  kField,        ///< a field out of range (scale > 14, unknown flag, family, ..)
-  kTooLarge,     ///< a queue longer than kMaxQueueBytes
-  kTrailing,     ///< bytes after the end
+  kTruncated,  ///< ends before it should
+  kMagic,      ///< not a snapshot
+  kVersion,    ///< of a version this library does not read
+  kField,      ///< a field out of range (scale > 14, unknown flag, family, ..)
+  kTooLarge,   ///< a queue longer than kMaxQueueBytes
+  kTrailing,   ///< bytes after the end
 };
 std::string to_string(DecodeError error);
 

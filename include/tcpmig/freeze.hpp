@@ -24,8 +24,8 @@ class Unsupported : public std::runtime_error {
 
 /// A TCP segment of the peer that arrived while a socket was locked: header and data, as received (network order).
 struct CapturedSegment {
-  std::uint64_t cookie = 0;          ///< of the socket (SO_COOKIE)
-  std::vector<std::byte> bytes;      ///< TCP header and data
+  std::uint64_t cookie = 0;      ///< of the socket (SO_COOKIE)
+  std::vector<std::byte> bytes;  ///< TCP header and data
 };
 
 /// The BPF programs that freeze() works with, loaded once for a process (or one for each event loop):
@@ -38,8 +38,8 @@ struct CapturedSegment {
 class FreezeKit {
  public:
   struct Options {
-    bool use_dump_program = true;   ///< false: the plain getsockopt recipe
-    std::string cgroup_name;        ///< empty: no cgroup: no dump program, no window program
+    bool use_dump_program = true;  ///< false: the plain getsockopt recipe
+    std::string cgroup_name;       ///< empty: no cgroup: no dump program, no window program
     bool keep_window_small = true;
   };
   explicit FreezeKit(const Options& options);
@@ -62,7 +62,8 @@ class FreezeKit {
 
   // used by freeze()
   [[nodiscard]] int lock_program_fd() const noexcept;  ///< -1: none
-  [[nodiscard]] bool may_repair() const noexcept;       ///< CAP_NET_ADMIN was there when the kit was made
+  [[nodiscard]] bool may_repair()
+      const noexcept;  ///< CAP_NET_ADMIN was there when the kit was made
 
  private:
   struct State;

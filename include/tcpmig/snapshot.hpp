@@ -19,7 +19,9 @@ struct Seq {
   constexpr Seq operator-(std::uint32_t n) const { return {value - n}; }
   /// Distance from `other` to this, modulo 2^32.
   constexpr std::uint32_t since(Seq other) const { return value - other.value; }
-  constexpr bool before(Seq other) const { return static_cast<std::int32_t>(value - other.value) < 0; }
+  constexpr bool before(Seq other) const {
+    return static_cast<std::int32_t>(value - other.value) < 0;
+  }
   constexpr bool after(Seq other) const { return other.before(*this); }
   constexpr bool operator==(const Seq&) const = default;
 };
@@ -44,8 +46,9 @@ struct WindowScale {
 /// The timestamps option, when negotiated (RFC 7323, 3).
 struct Timestamps {
   std::uint32_t tsval_now = 0;  ///< the TSval this end would send at the moment of the freeze
-  std::optional<std::uint32_t> ts_recent;  ///< the peer's latest TSval; nullopt where the kernel did not tell
-  bool microseconds = false;    ///< tick 1 us instead of 1 ms (Linux 6.7, usec_ts)
+  std::optional<std::uint32_t>
+      ts_recent;              ///< the peer's latest TSval; nullopt where the kernel did not tell
+  bool microseconds = false;  ///< tick 1 us instead of 1 ms (Linux 6.7, usec_ts)
   bool operator==(const Timestamps&) const = default;
 };
 
@@ -55,12 +58,12 @@ struct Snapshot {
   sys::Endpoint peer;
 
   Seq rcv_nxt;  ///< the number after the last byte of `received`: that of the next byte, or of the FIN
-  Seq snd_una;  ///< oldest byte not acknowledged by the peer
-  Seq snd_nxt;  ///< next byte to send; sent holds [snd_una, snd_nxt)
-  std::vector<std::byte> received;  ///< received and acknowledged, not yet consumed: [rcv_nxt - size, rcv_nxt)
-  bool peer_closed = false;         ///< the peer's FIN has come too (CLOSE_WAIT); rcv_nxt does not count it
+  Seq snd_una;                      ///< oldest byte not acknowledged by the peer
+  Seq snd_nxt;                      ///< next byte to send; sent holds [snd_una, snd_nxt)
+  std::vector<std::byte> received;  ///< acknowledged, not yet consumed: [rcv_nxt - size, rcv_nxt)
+  bool peer_closed = false;         ///< the peer's FIN has come (CLOSE_WAIT); rcv_nxt omits it
   std::vector<std::byte> sent;      ///< sent, not acknowledged: [snd_una, snd_nxt)
-  std::vector<std::byte> unsent;    ///< written by the application, not sent yet: from snd_nxt on
+  std::vector<std::byte> unsent;    ///< written by the application, not sent: from snd_nxt on
 
   std::optional<RepairWindow> window;  ///< nullopt: only snd_wnd is known
   std::uint32_t snd_wnd = 0;           ///< the peer's window, bytes

@@ -54,7 +54,8 @@ int run(const config::Config& config, const config::Node& self) {
     if (!adopted) give_back(config, self);  // what a first start has half made
     throw;
   }
-  spdlog::info("agent of node {} is ready{}", self.name, adopted ? ", its connections adopted" : "");
+  spdlog::info("agent of node {} is ready{}", self.name,
+               adopted ? ", its connections adopted" : "");
   run_loop(work_of(*service, config.paths(self.name).socket("agent")));
   spdlog::info("agent of node {} ends; its programs and tombstones stay", self.name);
   return 0;

@@ -16,7 +16,7 @@ void down(const config::Config& config, const config::Node& self);
 
 /// One thing that the agent needs of this machine.
 struct Finding {
-  std::string name;    ///< "kfunc", "tcp_syncookies", "rp_filter", "btf", "rights", ..
+  std::string name;  ///< "kfunc", "tcp_syncookies", "rp_filter", "btf", "rights", ..
   bool ok = false;
   std::string detail;  ///< what was found
   std::string cost;    ///< what it costs when it is missing

@@ -9,7 +9,6 @@
 namespace tcpmig::agent {
 namespace {
 
-
 Bytes join(const std::vector<std::optional<Bytes>>& parts, std::size_t length) {
   Bytes whole;
   whole.reserve(length);
@@ -72,7 +71,8 @@ std::expected<std::optional<Arrival>, Assembly::Problem> Assembly::add(
   auto whole = transfers_.extract(flow);
   Transfer& done = whole.mapped();
   if (done.bytes != done.total_length) return std::unexpected(Problem::kContradiction);
-  return Arrival{flow, *done.commit, join(done.parts, done.total_length), done.from, done.committed};
+  return Arrival{flow, *done.commit, join(done.parts, done.total_length), done.from,
+                 done.committed};
 }
 
 Assembly::Gap Assembly::gap_of(const Transfer& transfer) {

@@ -15,16 +15,16 @@ namespace tcpmig::agent {
 struct Arrival {
   abi::flow_key flow{};
   abi::wire_header commit{};
-  Bytes received;         ///< the snapshot's received bytes
-  sys::Endpoint from;     ///< where the answer goes
-  TimePoint arrived;      ///< of the COMMIT
+  Bytes received;      ///< the snapshot's received bytes
+  sys::Endpoint from;  ///< where the answer goes
+  TimePoint arrived;   ///< of the COMMIT
 };
 
 /// Puts the parts of transfers together (DATA, and the COMMIT that comes last). Bounded in number, bytes and time.
 class Assembly {
  public:
-  static constexpr std::size_t kMost = 1024;                          ///< transfers under way
-  static constexpr std::chrono::milliseconds kAskDelay{5};            ///< reordered parts have come by then
+  static constexpr std::size_t kMost = 1024;                ///< transfers under way
+  static constexpr std::chrono::milliseconds kAskDelay{5};  ///< reordered parts have come by then
 
   explicit Assembly(std::chrono::milliseconds deadline) : deadline_(deadline) {}
 

@@ -42,7 +42,8 @@ Finding rights() {
   std::string missing;
   if (!has_capability(kCapNetAdmin)) missing += " CAP_NET_ADMIN";
   if (!has_capability(kCapBpf) && !has_capability(kCapSysAdmin)) missing += " CAP_BPF";
-  return {"rights", missing.empty(), missing.empty() ? "CAP_BPF, CAP_NET_ADMIN" : "missing:" + missing,
+  return {"rights", missing.empty(),
+          missing.empty() ? "CAP_BPF, CAP_NET_ADMIN" : "missing:" + missing,
           "the agent cannot start", "run it as root, or with these capabilities"};
 }
 
@@ -70,7 +71,8 @@ Finding rp_filter(const std::string& interface) {
           "effective on " + interface + ": " + std::to_string(std::max(all, own)) +
               (strict ? " (strict)" : ""),
           "packets of clients whose route does not lead through " + interface + " are dropped",
-          "sysctl net.ipv4.conf." + interface + ".rp_filter=2, unless the switch is the way to all clients"};
+          "sysctl net.ipv4.conf." + interface +
+              ".rp_filter=2, unless the switch is the way to all clients"};
 }
 
 /// What the kernel refuses to a child although the client negotiated it.

@@ -16,13 +16,14 @@ namespace tcpmig::agent {
 class ControlPort {
  public:
   /// Throws one clear sentence when the port is in use.
-  ControlPort(const config::Config& config, const config::Node& self,
-              const control::Secret& secret, Counters& counters);
+  ControlPort(const config::Config& config, const config::Node& self, const control::Secret& secret,
+              Counters& counters);
 
   /// Seals and sends. What cannot be sent is counted: every message is repeated by who needs it.
   void send(control::Outgoing message, const sys::Endpoint& to);
   /// Hands over the datagrams that wait on one of descriptors(); at most kBatch of them. True: there may be more.
-  bool receive(int fd, const std::function<void(std::span<const std::byte>, const sys::Endpoint&)>& take);
+  bool receive(int fd,
+               const std::function<void(std::span<const std::byte>, const sys::Endpoint&)>& take);
 
   [[nodiscard]] std::vector<int> descriptors() const;
 

@@ -5,32 +5,32 @@
 namespace tcpmig::agent {
 
 /// What the agent itself has done, besides the counters of its programs (bpf/shared/node_maps.h). X(name, text).
-#define TCPMIG_AGENT_COUNTERS(X)                                                               \
-  X(confirmed, "transfers whose child was seen: RESUMED")                                      \
-  X(refused, "transfers answered with REFUSED")                                                \
-  X(answered_again, "repeats answered from the tombstone")                                     \
-  X(aborted, "transfers forbidden by ABORT")                                                   \
-  X(child_looked_for_again, "children that were not there at the first look")                  \
-  X(through_tun, "transfers opened through the TUN (several parts, an old four-tuple)")        \
-  X(handed_over, "connections given to a program by descriptor")                               \
-  X(old_sockets_ended, "sockets of an earlier connection with the same four-tuple, ended")     \
-  X(parts_asked, "missing parts asked for")                                                    \
-  X(incomplete, "transfers whose parts did not come in time")                                  \
-  X(held, "early packets held")                                                                \
-  X(replayed, "held packets given to their connection")                                        \
-  X(hold_full, "early packets dropped: no room")                                               \
-  X(hold_expired, "early packets dropped: their connection did not come")                      \
-  X(late_segments, "segments of a former owner given to their connection")                     \
-  X(late_segments_dropped, "segments of a former owner without a connection")                  \
-  X(gone, "ended flows told to the switch")                                                    \
-  X(renewed, "leases renewed")                                                                 \
-  X(stray_syn, "SYNs that found no socket")                                                    \
-  X(swept, "tombstones forgotten")                                                             \
-  X(bad_datagrams, "control datagrams malformed, of another version, or for another node")     \
-  X(bad_tags, "control datagrams with a wrong tag or key")                                     \
-  X(replays, "control datagrams whose number was seen before")                                 \
-  X(send_failed, "control datagrams that could not be sent")                                   \
-  X(tun_full, "packets that the TUN did not take")                                             \
+#define TCPMIG_AGENT_COUNTERS(X)                                                           \
+  X(confirmed, "transfers whose child was seen: RESUMED")                                  \
+  X(refused, "transfers answered with REFUSED")                                            \
+  X(answered_again, "repeats answered from the tombstone")                                 \
+  X(aborted, "transfers forbidden by ABORT")                                               \
+  X(child_looked_for_again, "children that were not there at the first look")              \
+  X(through_tun, "transfers opened through the TUN (several parts, an old four-tuple)")    \
+  X(handed_over, "connections given to a program by descriptor")                           \
+  X(old_sockets_ended, "sockets of an earlier connection with the same four-tuple, ended") \
+  X(parts_asked, "missing parts asked for")                                                \
+  X(incomplete, "transfers whose parts did not come in time")                              \
+  X(held, "early packets held")                                                            \
+  X(replayed, "held packets given to their connection")                                    \
+  X(hold_full, "early packets dropped: no room")                                           \
+  X(hold_expired, "early packets dropped: their connection did not come")                  \
+  X(late_segments, "segments of a former owner given to their connection")                 \
+  X(late_segments_dropped, "segments of a former owner without a connection")              \
+  X(gone, "ended flows told to the switch")                                                \
+  X(renewed, "leases renewed")                                                             \
+  X(stray_syn, "SYNs that found no socket")                                                \
+  X(swept, "tombstones forgotten")                                                         \
+  X(bad_datagrams, "control datagrams malformed, of another version, or for another node") \
+  X(bad_tags, "control datagrams with a wrong tag or key")                                 \
+  X(replays, "control datagrams whose number was seen before")                             \
+  X(send_failed, "control datagrams that could not be sent")                               \
+  X(tun_full, "packets that the TUN did not take")                                         \
   X(stalled, "connections ended because what was left to deliver found no room in time")
 
 struct Counters {

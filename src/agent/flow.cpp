@@ -13,7 +13,8 @@ abi::flow_key flow_of(const config::Config& config, config::NodeId self,
   const config::ServiceId service = ntohs(header.service);
   abi::flow_key flow{};
   flow.client = header.client;
-  flow.vip = (ipv4 ? config::vpa4(config, self, service) : config::vpa6(config, self, service)).raw();
+  flow.vip =
+      (ipv4 ? config::vpa4(config, self, service) : config::vpa6(config, self, service)).raw();
   flow.client_port = header.client_port;
   flow.family = header.family;
   return flow;
@@ -30,7 +31,8 @@ sys::Endpoint local_of(const abi::flow_key& flow, std::uint16_t port) {
 config::ServiceId service_of(const abi::flow_key& flow) {
   const auto* last = flow.vip.bytes + sizeof flow.vip.bytes - 2;
   const unsigned low = static_cast<unsigned>(last[0]) << 8U | last[1];
-  const unsigned mask = flow.family == abi::FAMILY_IPV4 ? (1U << abi::VPA4_SERVICE_BITS) - 1 : 0xffffU;
+  const unsigned mask =
+      flow.family == abi::FAMILY_IPV4 ? (1U << abi::VPA4_SERVICE_BITS) - 1 : 0xffffU;
   return static_cast<config::ServiceId>(low & mask);
 }
 

@@ -14,14 +14,14 @@ using std::chrono::milliseconds;
 constexpr milliseconds kCensusPause{100};  // LOAD is as fresh as this
 constexpr int kCensusShare = 20;           // a census takes at most 1/20 of the time
 constexpr milliseconds kGonePause{50};
-constexpr std::size_t kGoneBatch = 100;    // so at most 2000 a second: the switch sees most ends by itself
+constexpr std::size_t kGoneBatch = 100;  // 2000 a second: the switch sees most ends itself
 constexpr std::size_t kSweepBatch = 2000;
 
 /// Alive for the switch: all but TIME_WAIT, CLOSE and what is not connected.
-constexpr std::uint32_t kLiveStates =
-    1U << BPF_TCP_ESTABLISHED | 1U << BPF_TCP_SYN_RECV | 1U << BPF_TCP_FIN_WAIT1 |
-    1U << BPF_TCP_FIN_WAIT2 | 1U << BPF_TCP_CLOSE_WAIT | 1U << BPF_TCP_LAST_ACK |
-    1U << BPF_TCP_CLOSING;
+constexpr std::uint32_t kLiveStates = 1U << BPF_TCP_ESTABLISHED | 1U << BPF_TCP_SYN_RECV |
+                                      1U << BPF_TCP_FIN_WAIT1 | 1U << BPF_TCP_FIN_WAIT2 |
+                                      1U << BPF_TCP_CLOSE_WAIT | 1U << BPF_TCP_LAST_ACK |
+                                      1U << BPF_TCP_CLOSING;
 
 abi::flow_key flow_of_socket(const sys::SocketInfo& socket) {
   abi::flow_key flow{};
@@ -123,7 +123,8 @@ void Flows::take_census(TimePoint now) {
   if (!live_.empty()) {
     ++census_;
     diag_.for_each(kLiveStates, [&](const sys::SocketInfo& socket) {
-      if (!block4_.contains(socket.local.address) && !block6_.contains(socket.local.address)) return;
+      if (!block4_.contains(socket.local.address) && !block6_.contains(socket.local.address))
+        return;
       const auto found = live_.find(flow_of_socket(socket));
       if (found == live_.end()) return;
       seen(found->first, found->second, now);

@@ -11,10 +11,10 @@ namespace tcpmig::agent {
 /// A connection that was opened here and lives.
 struct LiveFlow {
   control::Generation generation = 0;
-  std::uint32_t snd_nxt = 0;      ///< of the COMMIT
+  std::uint32_t snd_nxt = 0;  ///< of the COMMIT
   std::uint16_t target_port = 0;
-  std::uint64_t census = 0;       ///< the last one that saw its socket
-  bool unsettled = false;         ///< left OPENING by a former run
+  std::uint64_t census = 0;  ///< the last one that saw its socket
+  bool unsettled = false;    ///< left OPENING by a former run
   TimePoint opened;
   TimePoint renewed;
 };

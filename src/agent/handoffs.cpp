@@ -42,7 +42,8 @@ Handoffs::Handoffs(const config::Config& config, const config::Node& self, sys::
     : diag_(diag), tombstones_(tombstones), counters_(counters) {
   for (const config::Pool& pool : config.pools)
     for (const config::PoolServer& server : pool.servers)
-      if (server.node_id == self.id && !server.handoff.empty()) paths_[server.port] = server.handoff;
+      if (server.node_id == self.id && !server.handoff.empty())
+        paths_[server.port] = server.handoff;
 }
 
 int Handoffs::connection(std::uint16_t port) {
@@ -76,9 +77,12 @@ std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
   const auto snapshot = control::to_snapshot(arrival.commit, arrival.received, local);
   if (!snapshot) return Refusal{abi::REASON_UNSUPPORTED};
   switch (tombstones_.claim(arrival.flow, arrival.commit).what) {
-    case abi::TOMBSTONE_DONE: break;
-    case abi::TOMBSTONE_FULL: return Refusal{abi::REASON_TOMBSTONES_FULL};
-    default: return Refusal{abi::REASON_STALE_GENERATION};
+    case abi::TOMBSTONE_DONE:
+      break;
+    case abi::TOMBSTONE_FULL:
+      return Refusal{abi::REASON_TOMBSTONES_FULL};
+    default:
+      return Refusal{abi::REASON_STALE_GENERATION};
   }
   sys::UniqueFd fd;
   try {
@@ -89,7 +93,8 @@ std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
   } catch (const std::system_error& error) {
     const auto detail = static_cast<std::uint16_t>(error.code().value());
     if (fd) close_silently(std::move(fd));
-    tombstones_.settle(arrival.flow, generation, abi::TOMB_REFUSED, abi::REASON_KERNEL_REFUSED, detail);
+    tombstones_.settle(arrival.flow, generation, abi::TOMB_REFUSED, abi::REASON_KERNEL_REFUSED,
+                       detail);
     return Refusal{abi::REASON_KERNEL_REFUSED, detail};
   }
 }

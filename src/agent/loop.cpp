@@ -25,7 +25,10 @@ constexpr std::chrono::microseconds kShortest{50};  // between two calls of `run
 class Loop {
  public:
   explicit Loop(const LoopWork& work)
-      : work_(work), status_(io_, work.status_socket, work.status), timer_(io_), signals_(io_, SIGTERM, SIGINT) {
+      : work_(work),
+        status_(io_, work.status_socket, work.status),
+        timer_(io_),
+        signals_(io_, SIGTERM, SIGINT) {
     for (const LoopWork::Watch& watch : work.watches)
       wait(watched_.emplace_back(asio::posix::stream_descriptor(io_, watch.fd), &watch.ready));
     signals_.async_wait([this](const error_code& error, int) {

@@ -16,7 +16,7 @@ struct LoopWork {
     std::function<void()> ready;
   };
   std::vector<Watch> watches;
-  std::function<TimePoint()> due;        ///< when `run` wants to be called next
+  std::function<TimePoint()> due;  ///< when `run` wants to be called next
   std::function<void(TimePoint)> run;
   std::function<nlohmann::json()> status;  ///< answered on `status_socket`
   std::filesystem::path status_socket;

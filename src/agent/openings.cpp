@@ -15,13 +15,14 @@ namespace {
 
 using std::chrono::microseconds;
 
-constexpr std::size_t kOpening = 1024;     // first segment: fits any window
+constexpr std::size_t kOpening = 1024;  // first segment: fits any window
 constexpr std::size_t kChunkMost = 16'384;
 constexpr std::size_t kChunkLeast = 512;
-constexpr std::size_t kUnread = 49'152;    // the child's first window is at most about 64 KB
+constexpr std::size_t kUnread = 49'152;  // the child's first window is at most about 64 KB
 constexpr microseconds kPauseLeast{200};
 constexpr microseconds kPauseMost{20'000};
-constexpr std::chrono::seconds kPatience{60};  // a server that reads nothing for so long has given up
+constexpr std::chrono::seconds kPatience{
+    60};  // a server that reads nothing for so long has given up
 
 abi::pending_resume attributes_of(const abi::wire_header& commit) {
   abi::pending_resume resume{};
@@ -75,8 +76,8 @@ std::optional<Refusal> Openings::write_opening(const Arrival& arrival, std::size
   const control::Generation generation = ntohl(arrival.commit.generation);
   const bool whole = first == arrival.received.size();
   sys::map_update(pending_map_, arrival.flow, attributes_of(arrival.commit));
-  const Bytes segment = opening_segment(arrival.commit, first_seq(arrival), piece(arrival, 0, first),
-                                        whole && ends_with_fin(arrival));
+  const Bytes segment = opening_segment(arrival.commit, first_seq(arrival),
+                                        piece(arrival, 0, first), whole && ends_with_fin(arrival));
   inject(client_of(arrival.flow), local_end(arrival), segment);
   // The write has run the program already. What it left behind was dropped on the way to it.
   sys::map_delete(pending_map_, arrival.flow);
@@ -90,9 +91,12 @@ std::optional<Refusal> Openings::open(Arrival arrival, TimePoint now) {
   if (arrival.received.empty()) return Refusal{abi::REASON_UNSUPPORTED};
   if (auto busy = end_old_socket(diag_, tombstones_, arrival, counters_)) return busy;
   switch (tombstones_.claim(arrival.flow, arrival.commit).what) {
-    case abi::TOMBSTONE_DONE: break;
-    case abi::TOMBSTONE_FULL: return Refusal{abi::REASON_TOMBSTONES_FULL};
-    default: return Refusal{abi::REASON_STALE_GENERATION};
+    case abi::TOMBSTONE_DONE:
+      break;
+    case abi::TOMBSTONE_FULL:
+      return Refusal{abi::REASON_TOMBSTONES_FULL};
+    default:
+      return Refusal{abi::REASON_STALE_GENERATION};
   }
   ++counters_.through_tun;
   const std::size_t first = std::min(kOpening, arrival.received.size());
@@ -128,7 +132,8 @@ bool Openings::inject_chunk(const Delivery& delivery, const ::tcp_info& child) {
   const auto offset = static_cast<std::size_t>(child.tcpi_bytes_received);
   const std::size_t length = std::min(delivery.chunk, arrival.received.size() - offset);
   const bool last = offset + length == arrival.received.size();
-  const auto ack = ntohl(arrival.commit.snd_nxt) + static_cast<std::uint32_t>(child.tcpi_bytes_acked);
+  const auto ack =
+      ntohl(arrival.commit.snd_nxt) + static_cast<std::uint32_t>(child.tcpi_bytes_acked);
   const Bytes segment =
       further_segment(arrival.commit, first_seq(arrival) + static_cast<std::uint32_t>(offset), ack,
                       piece(arrival, offset, length), last && ends_with_fin(arrival));
@@ -148,7 +153,8 @@ bool Openings::deliver(Delivery& delivery, TimePoint now) {
       diag_.destroy(local_end(arrival), client_of(arrival.flow));
       return true;
     }
-    if (injected && received == before) break;  // not taken: no room, or the application holds the socket
+    if (injected && received == before)
+      break;  // not taken: no room, or the application holds the socket
     if (injected) delivery.pause = kPauseLeast;
     if (child->recv_queue > 0 && child->recv_queue + delivery.chunk > kUnread) break;
     before = received;
@@ -183,7 +189,8 @@ std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Tombstones& tom
   const auto socket = diag.find(local, client);
   if (!socket) return std::nullopt;
   const auto tombstone = tombstones.find(arrival.flow);
-  const bool old = tombstone && control::newer(ntohl(arrival.commit.generation), tombstone->generation);
+  const bool old =
+      tombstone && control::newer(ntohl(arrival.commit.generation), tombstone->generation);
   if (socket->state != BPF_TCP_TIME_WAIT && !old)
     return Refusal{abi::REASON_TUPLE_BUSY, socket->state};
   if (diag.destroy(local, client)) ++counters.old_sockets_ended;

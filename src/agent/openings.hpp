@@ -29,8 +29,12 @@ class Openings {
 
   Openings(sys::Tun& tun, sys::SockDiag& diag, Tombstones& tombstones, int pending_map,
            Counters& counters, Complete complete)
-      : tun_(tun), diag_(diag), tombstones_(tombstones), pending_map_(pending_map),
-        counters_(counters), complete_(std::move(complete)) {}
+      : tun_(tun),
+        diag_(diag),
+        tombstones_(tombstones),
+        pending_map_(pending_map),
+        counters_(counters),
+        complete_(std::move(complete)) {}
 
   /// Claims the tombstone and writes the opening segment. The child is there then, unless the backlog was full: to be looked for.
   std::optional<Refusal> open(Arrival arrival, TimePoint now);
@@ -57,7 +61,7 @@ class Openings {
  private:
   struct Delivery {
     Arrival arrival;
-    std::size_t chunk = 0;     ///< what is tried next, bytes
+    std::size_t chunk = 0;  ///< what is tried next, bytes
     std::chrono::microseconds pause{0};
     TimePoint next = TimePoint::max();  ///< max: the child has not been seen yet
     TimePoint deadline;

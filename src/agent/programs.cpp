@@ -50,7 +50,8 @@ GuardPtr load_guard(const config::Config& config, const sys::PinDirectory& pins)
   if (!skeleton) refuse("open the guard program", -errno);
   bpf_map__set_max_entries(skeleton->maps.tombstones, config.limits.tombstones);
   sys::adopt_pinned_maps(skeleton->obj, pins);
-  if (const int error = guard__load(skeleton.get()); error < 0) refuse("load the guard program", error);
+  if (const int error = guard__load(skeleton.get()); error < 0)
+    refuse("load the guard program", error);
   sys::pin_maps(skeleton->obj, pins);
   return skeleton;
 }

@@ -69,11 +69,13 @@ Service::Service(const config::Config& config, const config::Node& self)
       next_load_(next_tick_),
       next_care_(next_tick_ + kCarePause) {
   if (!programs_.has_kernel_resume())
-    warnings_.push_back("no kernel resume: " + programs_.missing() +
-                        ": transfers to stock servers are refused, only servers with `handoff` work");
+    warnings_.push_back(
+        "no kernel resume: " + programs_.missing() +
+        ": transfers to stock servers are refused, only servers with `handoff` work");
   for (const Finding& finding : host_findings(config, self))
     if (!finding.ok)
-      warnings_.push_back(finding.name + ": " + finding.detail + ": " + finding.cost + ": " + finding.fix);
+      warnings_.push_back(finding.name + ": " + finding.detail + ": " + finding.cost + ": " +
+                          finding.fix);
   for (const std::string& warning : warnings_) spdlog::warn("{}", warning);
   programs_.configure(secret_, tun_.ifindex());
   attached_ = programs_.attach(interface_, tun_.ifindex());
@@ -111,7 +113,8 @@ void Service::on_control(int fd) {
 }
 
 TimePoint Service::due() const {
-  TimePoint first = std::min({confirmations_.due(), openings_.due(), flows_.due(), next_load_, next_care_});
+  TimePoint first =
+      std::min({confirmations_.due(), openings_.due(), flows_.due(), next_load_, next_care_});
   const bool ticking = assembly_.under_way() > 0 || held_.packets() > 0 || !unconfirmed_.empty();
   return ticking ? std::min(first, next_tick_) : first;
 }

@@ -21,9 +21,12 @@ namespace tcpmig::agent {
 /// The agent of one server node: what comes in (events of the programs, control messages, stray packets), and what follows from it.
 /// One thread; nothing here waits.
 ///
-///   COMMIT of one part --> resume_wire --> event OPENED ----------------------> look for the child --> RESUMED, held packets follow
-///   several parts, busy four-tuple --> assembly --> TUN, resume_tun --> child --> deliver the rest ------^
-///   handoff port --------------------> assembly --> TCP_REPAIR, SCM_RIGHTS -----------------------------^
+///   COMMIT of one part ------> resume_wire --> event OPENED ----------> look for the child
+///   several parts, or a
+///   busy four-tuple ---------> assembly --> TUN, resume_tun ----------> look for the child
+///   handoff port ------------> assembly --> TCP_REPAIR, SCM_RIGHTS
+///
+/// then RESUMED to the sender, and what was held meanwhile follows.
 class Service {
  public:
   Service(const config::Config& config, const config::Node& self);
@@ -46,8 +49,10 @@ class Service {
   void on_event(const abi::node_event& event);
   // control messages
   void on_datagram(std::span<const std::byte> datagram, const sys::Endpoint& from);
-  void on_part(const abi::flow_key& flow, const control::Incoming& message, const sys::Endpoint& from);
-  void on_abort(const abi::flow_key& flow, const control::Incoming& message, const sys::Endpoint& from);
+  void on_part(const abi::flow_key& flow, const control::Incoming& message,
+               const sys::Endpoint& from);
+  void on_abort(const abi::flow_key& flow, const control::Incoming& message,
+                const sys::Endpoint& from);
   void on_segment(const abi::flow_key& flow, const control::Incoming& message);
   void open(Arrival arrival);
   // stray packets
@@ -87,7 +92,8 @@ class Service {
   Openings openings_;
   Handoffs handoffs_;
   Flows flows_;
-  FlowMap<Opened> unconfirmed_;  ///< being delivered, not yet told: RESUMED when done, or a while after
+  FlowMap<Opened>
+      unconfirmed_;  ///< being delivered, not yet told: RESUMED when done, or a while after
   std::vector<std::string> warnings_;
   std::string attached_;
   int interface_ = 0;

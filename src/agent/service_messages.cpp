@@ -21,7 +21,8 @@ bool names_a_flow(const abi::wire_header& header) {
 void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoint& from) {
   const auto message = opener_.open(datagram);
   if (!message) {
-    const bool tag = message.error() == control::Reject::kTag || message.error() == control::Reject::kUnknownKey;
+    const bool tag =
+        message.error() == control::Reject::kTag || message.error() == control::Reject::kUnknownKey;
     ++(tag ? counters_.bad_tags : counters_.bad_datagrams);
     return;
   }
@@ -37,10 +38,14 @@ void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoi
   const abi::flow_key flow = flow_of(config_, self_.id, header);
   switch (header.type) {
     case abi::WIRE_COMMIT:
-    case abi::WIRE_DATA: return on_part(flow, *message, from);
-    case abi::WIRE_ABORT: return on_abort(flow, *message, from);
-    case abi::WIRE_SEGMENT: return on_segment(flow, *message);
-    default: ++counters_.bad_datagrams;  // nothing that is said to an agent
+    case abi::WIRE_DATA:
+      return on_part(flow, *message, from);
+    case abi::WIRE_ABORT:
+      return on_abort(flow, *message, from);
+    case abi::WIRE_SEGMENT:
+      return on_segment(flow, *message);
+    default:
+      ++counters_.bad_datagrams;  // nothing that is said to an agent
   }
 }
 
@@ -96,13 +101,14 @@ void Service::on_segment(const abi::flow_key& flow, const control::Incoming& mes
   const auto child = current ? diag_.find(local, client, true) : std::nullopt;
   Bytes segment(message.payload.begin(), message.payload.end());
   if (child && child->tcp && (message.header.flags & abi::WIRE_FLAG_CRAFTED) != 0)
-    set_acknowledgement(segment,
-                        tombstone->snd_nxt + static_cast<std::uint32_t>(child->tcp->tcpi_bytes_acked));
-  const bool given = child && conn::give_packets(client, local, segment, [&](std::span<const std::byte> packet) {
-    if (!openings_.has(flow)) return openings_.inject(packet);
-    // behind what is still being delivered
-    if (!held_.add(flow, {packet.begin(), packet.end()}, Clock::now())) ++counters_.hold_full;
-  });
+    set_acknowledgement(
+        segment, tombstone->snd_nxt + static_cast<std::uint32_t>(child->tcp->tcpi_bytes_acked));
+  const bool given =
+      child && conn::give_packets(client, local, segment, [&](std::span<const std::byte> packet) {
+        if (!openings_.has(flow)) return openings_.inject(packet);
+        // behind what is still being delivered
+        if (!held_.add(flow, {packet.begin(), packet.end()}, Clock::now())) ++counters_.hold_full;
+      });
   ++(given ? counters_.late_segments : counters_.late_segments_dropped);
 }
 

@@ -91,7 +91,8 @@ void Service::child_found(const Opened& opened) {
 void Service::child_absent(const Opened& opened) {
   openings_.forget(opened.flow);
   const auto local = local_of(opened.flow, ntohs(opened.question.target_port));
-  refuse(opened, {backlog_full(diag_, local) ? abi::REASON_BACKLOG_FULL : abi::REASON_KERNEL_REFUSED, 0});
+  refuse(opened,
+         {backlog_full(diag_, local) ? abi::REASON_BACKLOG_FULL : abi::REASON_KERNEL_REFUSED, 0});
 }
 
 /// The child exists: tombstone first (from now on the kernel may answer for this flow), then the word, then what was held.
@@ -117,12 +118,12 @@ void Service::refuse(const Opened& opened, Refusal refusal) {
   const auto settled = tombstones_.settle(
       opened.flow, generation, abort ? abi::TOMB_ABORTED : abi::TOMB_REFUSED,
       static_cast<std::uint8_t>(refusal.reason), static_cast<std::uint16_t>(refusal.detail));
-  if (settled.what != abi::TOMBSTONE_ABSENT)
-    flows_.settled(opened.flow, generation, Clock::now());
+  if (settled.what != abi::TOMBSTONE_ABSENT) flows_.settled(opened.flow, generation, Clock::now());
   if (abort)
     answers_.aborted(opened.question, opened.from);
   else
-    answers_.refused(opened.question, opened.from, refusal.reason, refusal.detail, settled.now.generation);
+    answers_.refused(opened.question, opened.from, refusal.reason, refusal.detail,
+                     settled.now.generation);
 }
 
 /// What was answered to this generation before, again.

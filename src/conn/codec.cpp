@@ -1,19 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The encoded form of a snapshot, version 1. Big-endian; a field of an option that is absent is
- * zero, so that every snapshot has one form only: what decodes encodes to the same bytes.
- *
- *   offset size
- *      0    4  magic "TCPS"
- *      4    1  version, 1
- *      5    1  family, 4 or 6
- *      6    2  present: 1 window, 2 window scale, 4 timestamps, 8 ts_recent, 16 microseconds, 32
- * SACK, 64 ECN, 128 peer closed 8   16  local address (IPv4 as ::ffff:a.b.c.d) 24   16  peer address 40    2  local
- * port 42    2  peer port 44    4  rcv_nxt 48    4  snd_una 52    4  snd_nxt 56    4  snd_wnd,
- * bytes 60    2  mss 62    1  window scale: snd 63    1  window scale: rcv 64    4  tsval_now 68 4
- * ts_recent 72    4  srtt, microseconds 76   20  window: snd_wl1, snd_wnd, max_window, rcv_wnd,
- * rcv_wup 96    4  length of received 100    4  length of sent = snd_nxt - snd_una 104    4  length
- * of unsent 108       received, sent, unsent
- */
+// The encoded form of a snapshot, version 1: docs/protocol-snapshot.md has its table, in the order
+// in which encode() writes. Every snapshot has one form only: what decodes encodes to the same bytes.
 #include <algorithm>
 #include <concepts>
 #include <stdexcept>

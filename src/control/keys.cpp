@@ -25,20 +25,21 @@ void start_sodium() {
   if (sodium_init() < 0) throw std::runtime_error("libsodium cannot be started");
 }
 
-[[noreturn]] void malformed(const std::filesystem::path& file, unsigned line, const std::string& why) {
+[[noreturn]] void malformed(const std::filesystem::path& file, unsigned line,
+                            const std::string& why) {
   throw std::runtime_error(file.string() + ":" + std::to_string(line) + ": " + why +
                            ": a line is \"ID HEX\", ID 1..255, HEX 64 hexadecimal digits");
 }
 
 void check_permissions(const std::filesystem::path& file) {
-  struct stat status {};
+  struct stat status{};
   if (::stat(file.c_str(), &status) < 0)
     throw std::runtime_error("secret file " + file.string() + ": " + std::strerror(errno) +
                              ": make one with `tcpmig secret generate " + file.string() +
                              "` and copy it to every node");
   if ((status.st_mode & 077U) != 0)
-    throw std::runtime_error("secret file " + file.string() +
-                             " can be read by others: chmod 600 " + file.string());
+    throw std::runtime_error("secret file " + file.string() + " can be read by others: chmod 600 " +
+                             file.string());
 }
 
 std::optional<std::array<unsigned char, kSecretBytes>> from_hex(const std::string& hex) {
@@ -46,23 +47,25 @@ std::optional<std::array<unsigned char, kSecretBytes>> from_hex(const std::strin
   std::size_t length = 0;
   const char* end = nullptr;
   if (hex.size() != 2 * kSecretBytes ||
-      sodium_hex2bin(bytes.data(), bytes.size(), hex.data(), hex.size(), nullptr, &length, &end) != 0 ||
+      sodium_hex2bin(bytes.data(), bytes.size(), hex.data(), hex.size(), nullptr, &length, &end) !=
+          0 ||
       length != kSecretBytes || end != hex.data() + hex.size())
     return std::nullopt;
   return bytes;
 }
 
 /// BLAKE2b with a 16-byte result, keyed with the secret, over a label and up to two node ids.
-abi::siphash_key derive(std::span<const unsigned char> secret, const std::string& label, std::uint16_t a,
-                        std::uint16_t b) {
+abi::siphash_key derive(std::span<const unsigned char> secret, const std::string& label,
+                        std::uint16_t a, std::uint16_t b) {
   std::string text = label;
   for (const std::uint16_t id : {a, b}) {
     text.push_back(static_cast<char>(id >> 8));
     text.push_back(static_cast<char>(id & 0xff));
   }
   std::array<unsigned char, 16> key{};
-  if (crypto_generichash(key.data(), key.size(), reinterpret_cast<const unsigned char*>(text.data()),
-                         text.size(), secret.data(), secret.size()) != 0)
+  if (crypto_generichash(key.data(), key.size(),
+                         reinterpret_cast<const unsigned char*>(text.data()), text.size(),
+                         secret.data(), secret.size()) != 0)
     throw std::runtime_error("libsodium: crypto_generichash failed");
   abi::siphash_key result{};
   static_assert(sizeof result == sizeof key);
@@ -110,8 +113,9 @@ void Secret::generate(const std::filesystem::path& file) {
   std::array<char, 2 * kSecretBytes + 1> hex{};
   sodium_bin2hex(hex.data(), hex.size(), bytes.data(), bytes.size());
   const std::string line = std::string("1 ") + hex.data() + "\n";
-  const sys::UniqueFd out(sys::check("create secret file " + file.string(),
-                                     ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)));
+  const sys::UniqueFd out(
+      sys::check("create secret file " + file.string(),
+                 ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)));
   if (sys::check("write secret file", ::write(out.get(), line.data(), line.size())) !=
       static_cast<ssize_t>(line.size()))
     throw std::runtime_error("secret file " + file.string() + ": short write");

@@ -96,10 +96,12 @@ bool is_plausible(const abi::wire_header& header) {
   const unsigned parts = ntohs(header.parts);
   const bool transfer = header.type == abi::WIRE_COMMIT || header.type == abi::WIRE_DATA;
   return header.type > 0 && header.type < abi::WIRE_TYPE_MAX && header.lane < abi::MAX_LANES &&
-         (header.family == 0 || header.family == abi::FAMILY_IPV4 || header.family == abi::FAMILY_IPV6) &&
+         (header.family == 0 || header.family == abi::FAMILY_IPV4 ||
+          header.family == abi::FAMILY_IPV6) &&
          ntohs(header.sender) < abi::MAX_NODES && ntohs(header.target) < abi::MAX_NODES &&
-         ntohs(header.service) < abi::MAX_SERVICES && ntohl(header.generation) <= abi::GENERATION_MASK &&
-         header.snd_wscale <= 14 && header.rcv_wscale <= 14 &&
+         ntohs(header.service) < abi::MAX_SERVICES &&
+         ntohl(header.generation) <= abi::GENERATION_MASK && header.snd_wscale <= 14 &&
+         header.rcv_wscale <= 14 &&
          (!transfer || (parts >= 1 && parts <= abi::WIRE_PARTS_MAX && ntohs(header.part) < parts &&
                         ntohl(header.total_length) <= abi::WIRE_SNAPSHOT_MAX));
 }
@@ -125,7 +127,8 @@ std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot
   messages.reserve(parts);
   for (std::size_t part = 0; part < parts; ++part) {
     const std::size_t offset = part * room;
-    Outgoing message{common, std::span(snapshot.received).subspan(offset, std::min(room, total - offset))};
+    Outgoing message{common,
+                     std::span(snapshot.received).subspan(offset, std::min(room, total - offset))};
     message.header.type = part + 1 == parts ? abi::WIRE_COMMIT : abi::WIRE_DATA;
     message.header.part = htons(static_cast<std::uint16_t>(part));
     message.header.parts = htons(static_cast<std::uint16_t>(parts));
@@ -166,19 +169,28 @@ void Sealer::seal(Outgoing& message) {
     header.switch_tag = siphash(switch_keys_.key[key_id_ & 1U], tagged_part(header));
   const std::uint16_t target = ntohs(header.target);
   if ((tags & kTargetTag) != 0 && target < abi::MAX_NODES)
-    header.target_tag = siphash(pair_keys_[target].key[key_id_ & 1U], tagged_part(header), message.payload);
+    header.target_tag =
+        siphash(pair_keys_[target].key[key_id_ & 1U], tagged_part(header), message.payload);
 }
 
 std::string to_string(Reject reject) {
   switch (reject) {
-    case Reject::kTruncated: return "shorter than its header";
-    case Reject::kMagic: return "not a tcpmig message";
-    case Reject::kVersion: return "of another protocol version";
-    case Reject::kLength: return "its length is not what its header says";
-    case Reject::kField: return "a field is out of range";
-    case Reject::kNotForUs: return "for another node";
-    case Reject::kUnknownKey: return "its key is not one of the two valid ones";
-    case Reject::kTag: return "its tag is wrong";
+    case Reject::kTruncated:
+      return "shorter than its header";
+    case Reject::kMagic:
+      return "not a tcpmig message";
+    case Reject::kVersion:
+      return "of another protocol version";
+    case Reject::kLength:
+      return "its length is not what its header says";
+    case Reject::kField:
+      return "a field is out of range";
+    case Reject::kNotForUs:
+      return "for another node";
+    case Reject::kUnknownKey:
+      return "its key is not one of the two valid ones";
+    case Reject::kTag:
+      return "its tag is wrong";
   }
   return "unknown";
 }
@@ -203,7 +215,8 @@ std::expected<Incoming, Reject> Opener::open(std::span<const std::byte> datagram
     return std::unexpected(Reject::kLength);
   if (!is_plausible(header)) return std::unexpected(Reject::kField);
   if (ntohs(header.target) != node_) return std::unexpected(Reject::kNotForUs);
-  const abi::siphash_key* key = find_key(sender == 0 ? switch_keys_ : pair_keys_[sender], header.key_id);
+  const abi::siphash_key* key =
+      find_key(sender == 0 ? switch_keys_ : pair_keys_[sender], header.key_id);
   if (key == nullptr) return std::unexpected(Reject::kUnknownKey);
   const bool fits = sender == 0
                         ? siphash(*key, tagged_part(header)) == header.switch_tag

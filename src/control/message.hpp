@@ -8,16 +8,16 @@
 #include <string>
 #include <vector>
 
+#include <tcpmig/snapshot.hpp>
 #include "control/keys.hpp"
 #include "shared/wire.h"
 #include "sys/address.hpp"
-#include <tcpmig/snapshot.hpp>
 
 namespace tcpmig::control {
 
 /// Generations: numbers modulo 2^27 compared serially (bpf/shared/flow.h, RFC 1982).
 using Generation = std::uint32_t;
-Generation first_generation();                              ///< from CLOCK_REALTIME, units of 16 ms
+Generation first_generation();  ///< from CLOCK_REALTIME, units of 16 ms
 constexpr Generation next_generation(Generation g) { return (g + 1) & abi::GENERATION_MASK; }
 /// a is newer than b
 constexpr bool newer(Generation a, Generation b) {
@@ -85,7 +85,8 @@ class Opener {
 
 /// Snapshot of a transfer, given all its parts' payloads in order and the header of its COMMIT. Error: a sentence.
 std::expected<Snapshot, std::string> to_snapshot(const abi::wire_header& commit,
-                                                 std::vector<std::byte> received, const sys::Endpoint& local);
+                                                 std::vector<std::byte> received,
+                                                 const sys::Endpoint& local);
 
 /// Text of a wire_reason.
 std::string reason_text(std::uint8_t reason);

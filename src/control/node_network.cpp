@@ -19,9 +19,9 @@ sys::Address find_switch(const config::Config& config, const config::Node& self,
     if (route && route->gateway) return *route->gateway;
   }
   const std::string key = ipv4 ? "gateway4" : "gateway6";
-  throw std::runtime_error("node " + self.name + " cannot tell the switch's " +
-                           (ipv4 ? "IPv4" : "IPv6") + " address: no gateway on its route to a VIP; set " + key +
-                           " of this [[node]]");
+  throw std::runtime_error(
+      "node " + self.name + " cannot tell the switch's " + (ipv4 ? "IPv4" : "IPv6") +
+      " address: no gateway on its route to a VIP; set " + key + " of this [[node]]");
 }
 
 bool has_services(const config::Config& config, bool ipv4) {
@@ -32,8 +32,8 @@ bool has_services(const config::Config& config, bool ipv4) {
 
 }  // namespace
 
-NodeNetwork::NodeNetwork(const config::Config& config, const config::Node& self, sys::Ledger& ledger,
-                         sys::Netlink& netlink)
+NodeNetwork::NodeNetwork(const config::Config& config, const config::Node& self,
+                         sys::Ledger& ledger, sys::Netlink& netlink)
     : block4_(config::vpa4_block(config, self.id)),
       block6_(config::vpa6_block(config, self.id)),
       port_(config.control_port) {
@@ -49,7 +49,8 @@ NodeNetwork::NodeNetwork(const config::Config& config, const config::Node& self,
     sys::Address& next_hop = ipv4 ? switch4_ : switch6_;
     next_hop = find_switch(config, self, ipv4, netlink);
     ledger.add_route({block, std::nullopt, loopback->index, 255 /* RT_TABLE_LOCAL */, true});
-    ledger.add_route({*sys::Prefix::parse(ipv4 ? "0.0.0.0/0" : "::/0"), next_hop, link->index, kTable, false});
+    ledger.add_route(
+        {*sys::Prefix::parse(ipv4 ? "0.0.0.0/0" : "::/0"), next_hop, link->index, kTable, false});
     ledger.add_rule({block, kTable, kRulePriority});
   }
 }

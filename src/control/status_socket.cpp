@@ -38,13 +38,16 @@ asio::awaitable<void> reply(Protocol::socket socket, std::string text) {
                              asio::redirect_error(asio::use_awaitable, ignored));
 }
 
-asio::awaitable<void> accept_loop(Protocol::acceptor& acceptor, const std::function<nlohmann::json()>& answer) {
+asio::awaitable<void> accept_loop(Protocol::acceptor& acceptor,
+                                  const std::function<nlohmann::json()>& answer) {
   for (;;) {
     boost::system::error_code error;
-    Protocol::socket socket = co_await acceptor.async_accept(asio::redirect_error(asio::use_awaitable, error));
+    Protocol::socket socket =
+        co_await acceptor.async_accept(asio::redirect_error(asio::use_awaitable, error));
     if (error == asio::error::operation_aborted) co_return;
     if (error) continue;
-    asio::co_spawn(acceptor.get_executor(), reply(std::move(socket), answer().dump() + "\n"), asio::detached);
+    asio::co_spawn(acceptor.get_executor(), reply(std::move(socket), answer().dump() + "\n"),
+                   asio::detached);
   }
 }
 
@@ -54,7 +57,8 @@ StatusServer::StatusServer(asio::io_context& io, const std::filesystem::path& pa
                            std::function<nlohmann::json()> answer) {
   std::filesystem::create_directories(path.parent_path());
   std::filesystem::remove(path);
-  state_.reset(new State{Protocol::acceptor(io, Protocol::endpoint(path.string())), path, std::move(answer)});
+  state_.reset(new State{Protocol::acceptor(io, Protocol::endpoint(path.string())), path,
+                         std::move(answer)});
   asio::co_spawn(io, accept_loop(state_->acceptor, state_->answer), asio::detached);
 }
 

@@ -6,13 +6,20 @@ namespace {
 
 const char* phrase(unsigned status) {
   switch (status) {
-    case 400: return "Bad Request";
-    case 404: return "Not Found";
-    case 408: return "Request Timeout";
-    case 431: return "Request Header Fields Too Large";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    default: return "Error";
+    case 400:
+      return "Bad Request";
+    case 404:
+      return "Not Found";
+    case 408:
+      return "Request Timeout";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    default:
+      return "Error";
   }
 }
 
@@ -21,7 +28,8 @@ const char* phrase(unsigned status) {
 std::string own_answer(unsigned status, const std::string& why) {
   const std::string line = std::to_string(status) + " " + phrase(status);
   const std::string body = line + ": " + why + "\n";
-  return "HTTP/1.1 " + line + "\r\nContent-Type: text/plain\r\nContent-Length: " + std::to_string(body.size()) +
+  return "HTTP/1.1 " + line +
+         "\r\nContent-Type: text/plain\r\nContent-Length: " + std::to_string(body.size()) +
          "\r\nConnection: close\r\n\r\n" + body;
 }
 

@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
+#include <spdlog/spdlog.h>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <spdlog/spdlog.h>
 
 #include "dispatcher/answers.hpp"
 #include "dispatcher/transfer.hpp"
@@ -33,18 +33,20 @@ constexpr std::chrono::seconds kLinger{2};
 /// A descriptor and the one deadline of what is being waited for on it.
 class Waiter {
  public:
-  Waiter(asio::io_context& io, sys::UniqueFd fd) : descriptor_(std::make_shared<Descriptor>(io, fd.release())), timer_(io) {}
+  Waiter(asio::io_context& io, sys::UniqueFd fd)
+      : descriptor_(std::make_shared<Descriptor>(io, fd.release())), timer_(io) {}
 
   void expire_after(std::chrono::milliseconds time) {
     timer_.expires_after(time);
-    timer_.async_wait([weak = std::weak_ptr(descriptor_), expired = expired_](boost::system::error_code error) {
-      const auto descriptor = weak.lock();
-      if (error || !descriptor) return;
-      *expired = true;
-      // It may have been released already, in the same turn of the loop: cancel() without a code would throw.
-      boost::system::error_code ignored;
-      descriptor->cancel(ignored);
-    });
+    timer_.async_wait(
+        [weak = std::weak_ptr(descriptor_), expired = expired_](boost::system::error_code error) {
+          const auto descriptor = weak.lock();
+          if (error || !descriptor) return;
+          *expired = true;
+          // It may have been released already, in the same turn of the loop: cancel() without a code would throw.
+          boost::system::error_code ignored;
+          descriptor->cancel(ignored);
+        });
   }
   [[nodiscard]] bool expired() const { return *expired_; }
   [[nodiscard]] int fd() const { return descriptor_->native_handle(); }
@@ -52,7 +54,8 @@ class Waiter {
   asio::awaitable<bool> readable() {
     boost::system::error_code error;
     if (!*expired_)
-      co_await descriptor_->async_wait(Descriptor::wait_read, asio::redirect_error(asio::use_awaitable, error));
+      co_await descriptor_->async_wait(Descriptor::wait_read,
+                                       asio::redirect_error(asio::use_awaitable, error));
     co_return !*expired_ && !error;
   }
   sys::UniqueFd release() {
@@ -76,7 +79,8 @@ struct Reading {
 
 /// Reads what is there. False: the client has ended or broken the connection.
 bool read_some(int fd, std::vector<std::byte>& into, bool& again) {
-  std::array<std::byte, kReadSize> chunk;  // not in `into`: a client that is silent shall cost no buffer
+  std::array<std::byte, kReadSize>
+      chunk;  // not in `into`: a client that is silent shall cost no buffer
   const ssize_t n = ::recv(fd, chunk.data(), chunk.size(), MSG_DONTWAIT);
   if (n > 0) into.insert(into.end(), chunk.begin(), chunk.begin() + n);
   again = n < 0 && (errno == EAGAIN || errno == EINTR);
@@ -115,7 +119,8 @@ asio::awaitable<Reading> read_head(Waiter& waiter, std::size_t limit) {
 
 /// Sends an answer of our own and closes so that the client can read it: a close with unread data would be a RST, and that may
 /// overtake the answer. So: no more from us, then read and forget until the client ends, within bounds.
-asio::awaitable<void> answer(Worker& worker, sys::UniqueFd fd, unsigned status, const std::string& why) {
+asio::awaitable<void> answer(Worker& worker, sys::UniqueFd fd, unsigned status,
+                             const std::string& why) {
   worker.shared().stats.answered(status);
   const std::string text = own_answer(status, why);
   if (::send(fd.get(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) co_return;
@@ -141,24 +146,27 @@ struct Choice {
   std::size_t index = 0;
 };
 
-std::optional<Choice> choose(Shared& shared, const config::Service& service, const http::RequestHead& head) {
+std::optional<Choice> choose(Shared& shared, const config::Service& service,
+                             const http::RequestHead& head) {
   const config::Route* route = policy::match(service, head);
   if (route == nullptr) return std::nullopt;
   const config::Pool& pool = shared.pool(*route);
-  const auto index =
-      policy::choose(pool, shared.next_turn(pool), {}, [&](config::NodeId node) { return shared.loads.get(node); });
+  const auto index = policy::choose(pool, shared.next_turn(pool), {},
+                                    [&](config::NodeId node) { return shared.loads.get(node); });
   if (!index) return std::nullopt;
   return Choice{&pool, *index};
 }
 
-asio::awaitable<void> transfer(Worker& worker, sys::UniqueFd fd, std::vector<std::byte> bytes, const config::Service& service,
-                               Choice choice, bool idempotent, Stamps stamps) {
+asio::awaitable<void> transfer(Worker& worker, sys::UniqueFd fd, std::vector<std::byte> bytes,
+                               const config::Service& service, Choice choice, bool idempotent,
+                               Stamps stamps) {
   Shared& shared = worker.shared();
   auto frozen = try_freeze(std::move(fd), std::move(bytes), worker.kit());
   if (!frozen) {
     shared.stats.freeze_refused(frozen.error().reason);
     spdlog::debug("not frozen: {}", frozen.error().reason);
-    co_await answer(worker, std::move(frozen.error().fd), 503, "the connection cannot be moved: " + frozen.error().reason);
+    co_await answer(worker, std::move(frozen.error().fd), 503,
+                    "the connection cannot be moved: " + frozen.error().reason);
     co_return;
   }
   if (frozen->snapshot().received.size() > abi::WIRE_SNAPSHOT_MAX) {
@@ -170,8 +178,8 @@ asio::awaitable<void> transfer(Worker& worker, sys::UniqueFd fd, std::vector<std
   stamps.frozen = monotonic_ns();
   shared.stats.add(Counter::kFrozen);
   shared.stats.in_transfer.fetch_add(1);
-  const auto task =
-      std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*frozen), idempotent, stamps);
+  const auto task = std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*frozen),
+                                               idempotent, stamps);
   Outcome outcome = co_await task->run(choice.index);
   shared.stats.in_transfer.fetch_sub(1);
   if (!outcome.moved) co_await answer(worker, std::move(outcome.fd), outcome.status, outcome.why);
@@ -179,9 +187,11 @@ asio::awaitable<void> transfer(Worker& worker, sys::UniqueFd fd, std::vector<std
 
 }  // namespace
 
-asio::awaitable<void> serve(Worker& worker, sys::UniqueFd fd, const config::Service& service, std::uint64_t accepted_ns) {
+asio::awaitable<void> serve(Worker& worker, sys::UniqueFd fd, const config::Service& service,
+                            std::uint64_t accepted_ns) {
   Shared& shared = worker.shared();
-  if (shared.stats.waiting.fetch_add(1) >= static_cast<std::int64_t>(shared.config.limits.waiting)) {
+  if (shared.stats.waiting.fetch_add(1) >=
+      static_cast<std::int64_t>(shared.config.limits.waiting)) {
     shared.stats.waiting.fetch_sub(1);
     shared.stats.add(Counter::kTurnedAway);
     co_await answer(worker, std::move(fd), 503, "too many connections wait for their request");

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include <spdlog/spdlog.h>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
@@ -21,7 +22,6 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <nlohmann/json.hpp>
-#include <spdlog/spdlog.h>
 
 #include "control/status_socket.hpp"
 #include "dispatcher/shared.hpp"
@@ -56,25 +56,31 @@ void raise_descriptor_limit() {
 }
 
 unsigned worker_count(const config::Node& self) {
-  const unsigned wanted = self.workers != 0 ? self.workers : std::max(1U, std::thread::hardware_concurrency());
+  const unsigned wanted =
+      self.workers != 0 ? self.workers : std::max(1U, std::thread::hardware_concurrency());
   return std::min<unsigned>(wanted, abi::MAX_LANES);
 }
 
 sys::UniqueFd control_socket(const sys::Address& address, std::uint16_t port) {
-  sys::UniqueFd fd(sys::check("socket", ::socket(address.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
+  sys::UniqueFd fd(sys::check(
+      "socket", ::socket(address.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
   const sys::Endpoint local{address, port};
   const auto [storage, length] = local.to_sockaddr();
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), length) < 0)
-    throw std::runtime_error("control port " + local.str() + ": " + std::strerror(errno) +
-                             (errno == EADDRINUSE ? ": another program uses it; stop that or change cluster.control_port" : ""));
+    throw std::runtime_error(
+        "control port " + local.str() + ": " + std::strerror(errno) +
+        (errno == EADDRINUSE ? ": another program uses it; stop that or change cluster.control_port"
+                             : ""));
   return fd;
 }
 
 /// Reports of the servers (LOAD) come to the control port.
-asio::awaitable<void> take_loads(Descriptor& socket, Shared& shared, const control::Opener& opener) {
+asio::awaitable<void> take_loads(Descriptor& socket, Shared& shared,
+                                 const control::Opener& opener) {
   std::array<std::byte, 2048> datagram{};
   for (;;) {
-    const ssize_t n = ::recv(socket.native_handle(), datagram.data(), datagram.size(), MSG_DONTWAIT);
+    const ssize_t n =
+        ::recv(socket.native_handle(), datagram.data(), datagram.size(), MSG_DONTWAIT);
     if (n < 0) {
       co_await socket.async_wait(Descriptor::wait_read, asio::use_awaitable);
       continue;
@@ -99,7 +105,8 @@ nlohmann::json status(const Shared& shared, unsigned workers, const FreezeKit& k
   result["warnings"] = kit.warnings();
   for (const config::Node* node : shared.config.with_role(config::Role::kServer)) {
     const policy::Load load = shared.loads.get(node->id);
-    result["servers"].push_back({{"name", node->name}, {"alive", load.alive}, {"connections", load.connections}});
+    result["servers"].push_back(
+        {{"name", node->name}, {"alive", load.alive}, {"connections", load.connections}});
   }
   return result;
 }
@@ -129,7 +136,8 @@ void drain(Shared& shared, const std::vector<std::unique_ptr<Worker>>& workers) 
   const auto deadline = Clock::now() + 2 * shared.config.timeouts.transfer;
   while (shared.stats.in_transfer.load() > 0 && Clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  shared.grace.stop();  // what it runs refers to the workers, and is posted to them before they stop
+  shared.grace
+      .stop();  // what it runs refers to the workers, and is posted to them before they stop
   for (const auto& worker : workers) worker->stop();
 }
 
@@ -151,8 +159,9 @@ int run(const config::Config& config, const config::Node& self) {
   }
   ledger.finish_adoption();
   sys::Tun tun("tcpmig0");
-  Shared shared{config, self, std::move(secret), network, tun, {}, {}, {},
-                std::vector<std::atomic<std::uint64_t>>(config.pools.size())};
+  Shared shared{config,  self, std::move(secret),
+                network, tun,  {},
+                {},      {},   std::vector<std::atomic<std::uint64_t>>(config.pools.size())};
   std::vector<std::unique_ptr<Worker>> workers;
   for (unsigned i = 0; i < worker_count(self); ++i)
     workers.push_back(std::make_unique<Worker>(shared, static_cast<std::uint8_t>(i)));
@@ -162,7 +171,8 @@ int run(const config::Config& config, const config::Node& self) {
   std::vector<std::unique_ptr<Descriptor>> sockets;
   for (const sys::Address& address : {self.address4, self.address6}) {
     if (!address.is_set()) continue;
-    sockets.push_back(std::make_unique<Descriptor>(io, control_socket(address, config.control_port).release()));
+    sockets.push_back(
+        std::make_unique<Descriptor>(io, control_socket(address, config.control_port).release()));
     asio::co_spawn(io, take_loads(*sockets.back(), shared, opener), asio::detached);
   }
   const control::StatusServer server(io, paths.socket("dispatcher"), [&] {
@@ -173,8 +183,8 @@ int run(const config::Config& config, const config::Node& self) {
   {
     std::vector<std::jthread> threads;
     for (const auto& worker : workers) threads.emplace_back([&worker] { worker->run(); });
-    spdlog::info("dispatcher {} serves {} service(s) with {} event loop(s)", self.name, config.services.size(),
-                 workers.size());
+    spdlog::info("dispatcher {} serves {} service(s) with {} event loop(s)", self.name,
+                 config.services.size(), workers.size());
     io.run();
     drain(shared, workers);
   }

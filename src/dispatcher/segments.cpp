@@ -10,8 +10,8 @@
 namespace tcpmig::dispatcher {
 namespace {
 
-std::vector<std::byte> piece(std::span<const std::byte> header, std::span<const std::byte> data, std::uint32_t seq,
-                             bool last) {
+std::vector<std::byte> piece(std::span<const std::byte> header, std::span<const std::byte> data,
+                             std::uint32_t seq, bool last) {
   std::vector<std::byte> result(header.begin(), header.end());
   result.insert(result.end(), data.begin(), data.end());
   tcphdr tcp{};
@@ -27,12 +27,14 @@ std::vector<std::byte> piece(std::span<const std::byte> header, std::span<const 
 
 }  // namespace
 
-std::vector<std::vector<std::byte>> split_segment(std::span<const std::byte> segment, std::size_t room) {
+std::vector<std::vector<std::byte>> split_segment(std::span<const std::byte> segment,
+                                                  std::size_t room) {
   tcphdr tcp{};
   if (segment.size() < sizeof tcp) return {};
   std::memcpy(&tcp, segment.data(), sizeof tcp);
   const std::size_t header_length = std::size_t{tcp.doff} * 4;
-  if (header_length < sizeof tcp || header_length > segment.size() || room <= header_length) return {};
+  if (header_length < sizeof tcp || header_length > segment.size() || room <= header_length)
+    return {};
   const auto header = segment.first(header_length);
   const auto data = segment.subspan(header_length);
   const std::size_t step = room - header_length;
@@ -41,13 +43,15 @@ std::vector<std::vector<std::byte>> split_segment(std::span<const std::byte> seg
   do {
     const auto part = data.subspan(offset, std::min(step, data.size() - offset));
     const bool last = offset + part.size() == data.size();
-    result.push_back(piece(header, part, ntohl(tcp.seq) + static_cast<std::uint32_t>(offset), last));
+    result.push_back(
+        piece(header, part, ntohl(tcp.seq) + static_cast<std::uint32_t>(offset), last));
     offset += part.size();
   } while (offset < data.size());
   return result;
 }
 
-std::vector<std::vector<std::byte>> craft_segments(const Snapshot& snapshot, std::span<const std::byte> bytes, bool fin,
+std::vector<std::vector<std::byte>> craft_segments(const Snapshot& snapshot,
+                                                   std::span<const std::byte> bytes, bool fin,
                                                    std::size_t room) {
   tcphdr tcp{};
   tcp.source = htons(snapshot.peer.port);
@@ -55,13 +59,15 @@ std::vector<std::vector<std::byte>> craft_segments(const Snapshot& snapshot, std
   tcp.seq = htonl(snapshot.rcv_nxt.value);
   tcp.ack_seq = htonl(snapshot.snd_nxt.value);
   const unsigned shift = snapshot.wscale ? snapshot.wscale->snd : 0;
-  tcp.window = htons(static_cast<std::uint16_t>(std::min<std::uint32_t>(snapshot.snd_wnd >> shift, 0xffff)));
+  tcp.window =
+      htons(static_cast<std::uint16_t>(std::min<std::uint32_t>(snapshot.snd_wnd >> shift, 0xffff)));
   tcp.ack = 1;
   tcp.psh = 1;
   tcp.fin = fin ? 1 : 0;
   std::vector<std::byte> segment;
   std::vector<std::byte> options;
-  if (snapshot.timestamps) {  // NOP NOP TS: a segment without them would be dropped once they were negotiated (RFC 7323, 3.2)
+  if (snapshot
+          .timestamps) {  // NOP NOP TS: a segment without them would be dropped once they were negotiated (RFC 7323, 3.2)
     const std::uint32_t values[2] = {htonl(snapshot.timestamps->ts_recent.value_or(0)),
                                      htonl(snapshot.timestamps->tsval_now)};
     options = {std::byte{1}, std::byte{1}, std::byte{8}, std::byte{10}};

@@ -42,9 +42,12 @@ struct Shared {
   GracePeriod grace;
   std::vector<std::atomic<std::uint64_t>> turns;  ///< by index of the pool in config.pools
 
-  [[nodiscard]] const config::Pool& pool(const config::Route& route) const { return *config.find_pool(route.pool); }
+  [[nodiscard]] const config::Pool& pool(const config::Route& route) const {
+    return *config.find_pool(route.pool);
+  }
   std::uint64_t next_turn(const config::Pool& pool) {
-    return turns[static_cast<std::size_t>(&pool - config.pools.data())].fetch_add(1, std::memory_order_relaxed);
+    return turns[static_cast<std::size_t>(&pool - config.pools.data())].fetch_add(
+        1, std::memory_order_relaxed);
   }
 };
 

@@ -26,7 +26,8 @@ json percentiles(std::vector<std::uint64_t> values) {
   const auto at = [&](double share) {
     return values[static_cast<std::size_t>(share * static_cast<double>(values.size() - 1))];
   };
-  return {{"p50_ns", at(0.50)}, {"p90_ns", at(0.90)}, {"p99_ns", at(0.99)}, {"count", values.size()}};
+  return {
+      {"p50_ns", at(0.50)}, {"p90_ns", at(0.90)}, {"p99_ns", at(0.99)}, {"count", values.size()}};
 }
 
 /// Times since the head was complete; what has no stamp is left out.
@@ -43,7 +44,8 @@ json phases(const std::deque<TransferRecord>& records) {
   for (const auto& [name, member] : kPhases) {
     std::vector<std::uint64_t> values;
     for (const TransferRecord& record : records)
-      if (record.stamps.*member >= record.stamps.head) values.push_back(record.stamps.*member - record.stamps.head);
+      if (record.stamps.*member >= record.stamps.head)
+        values.push_back(record.stamps.*member - record.stamps.head);
     result[name] = percentiles(std::move(values));
   }
   return result;
@@ -51,12 +53,19 @@ json phases(const std::deque<TransferRecord>& records) {
 
 json to_json(const TransferRecord& record) {
   const Stamps& s = record.stamps;
-  return {{"client", record.client.str()}, {"service", record.service},
-          {"server", record.server},       {"port", record.port},
+  return {{"client", record.client.str()},
+          {"service", record.service},
+          {"server", record.server},
+          {"port", record.port},
           {"generation", record.generation},
           {"stamps_ns",
-           {{"accepted", s.accepted}, {"head", s.head}, {"frozen", s.frozen}, {"sent", s.sent},
-            {"switch_committed", s.committed}, {"server_received", s.received}, {"resumed", s.opened},
+           {{"accepted", s.accepted},
+            {"head", s.head},
+            {"frozen", s.frozen},
+            {"sent", s.sent},
+            {"switch_committed", s.committed},
+            {"server_received", s.received},
+            {"resumed", s.opened},
             {"confirmed", s.confirmed}}}};
 }
 
@@ -65,7 +74,8 @@ json to_json(const TransferRecord& record) {
 std::uint64_t monotonic_ns() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(now.tv_nsec);
 }
 
 void Stats::answered(unsigned status) {
@@ -101,12 +111,14 @@ json Stats::json() const {
   result["answers"] = nlohmann::json::object();
   for (const auto& [status, count] : answers_) result["answers"][std::to_string(status)] = count;
   result["refused"] = nlohmann::json::object();
-  for (const auto& [reason, count] : refusals_) result["refused"][control::reason_text(reason)] = count;
+  for (const auto& [reason, count] : refusals_)
+    result["refused"][control::reason_text(reason)] = count;
   result["freeze_refused"] = freeze_refusals_;
   result["phases_since_head"] = phases(records_);
   result["recent"] = nlohmann::json::array();
   const std::size_t skip = records_.size() - std::min(records_.size(), kRecent);
-  for (std::size_t i = skip; i < records_.size(); ++i) result["recent"].push_back(to_json(records_[i]));
+  for (std::size_t i = skip; i < records_.size(); ++i)
+    result["recent"].push_back(to_json(records_[i]));
   return result;
 }
 

@@ -20,21 +20,23 @@ namespace tcpmig::dispatcher {
 std::uint64_t monotonic_ns();
 
 /// What is counted, in the order of a connection's life. X(NAME, json_name)
-#define DISPATCHER_COUNTERS(X)                                                         \
-  X(kAccepted, "accepted") X(kTurnedAway, "turned_away_waiting_full")                  \
-  X(kHeads, "heads") X(kGoneWaiting, "client_gone_waiting")                            \
-  X(kFrozen, "frozen") X(kFreezeRefused, "freeze_refused")                             \
-  X(kCommitsSent, "commits_sent") X(kCommitsRepeated, "commits_repeated")              \
-  X(kTransferred, "transferred") X(kNextServer, "tried_next_server")                   \
-  X(kSilent, "silent_servers") X(kTakenBack, "taken_back")                             \
-  X(kCapturesSent, "captures_sent_on") X(kCapturesLost, "captures_without_transfer")   \
-  X(kLateBytes, "late_bytes") X(kLateAnswers, "late_answers") X(kBadMessages, "bad_messages")
+#define DISPATCHER_COUNTERS(X)                                                                    \
+  X(kAccepted, "accepted")                                                                        \
+  X(kTurnedAway, "turned_away_waiting_full")                                                      \
+  X(kHeads, "heads")                                                                              \
+  X(kGoneWaiting, "client_gone_waiting") X(kFrozen, "frozen") X(kFreezeRefused, "freeze_refused") \
+      X(kCommitsSent, "commits_sent") X(kCommitsRepeated, "commits_repeated")                     \
+          X(kTransferred, "transferred") X(kNextServer, "tried_next_server")                      \
+              X(kSilent, "silent_servers") X(kTakenBack, "taken_back")                            \
+                  X(kCapturesSent, "captures_sent_on")                                            \
+                      X(kCapturesLost, "captures_without_transfer") X(kLateBytes, "late_bytes")   \
+                          X(kLateAnswers, "late_answers") X(kBadMessages, "bad_messages")
 
 enum class Counter {
 #define X(name, json) name,
   DISPATCHER_COUNTERS(X)
 #undef X
-  kCount
+      kCount
 };
 
 /// The moments of one transfer, CLOCK_MONOTONIC ns. Those of switch and server are comparable on one machine only. 0 = not known.
@@ -58,11 +60,11 @@ class Stats {
   void add(Counter counter, std::uint64_t n = 1) {
     counters_[static_cast<std::size_t>(counter)].fetch_add(n, std::memory_order_relaxed);
   }
-  void answered(unsigned status);             ///< an answer of our own
-  void refused(std::uint8_t reason);          ///< REFUSED came in
+  void answered(unsigned status);     ///< an answer of our own
+  void refused(std::uint8_t reason);  ///< REFUSED came in
   void freeze_refused(const std::string& why);
   void transferred(TransferRecord record);
-  std::atomic<std::int64_t> waiting{0};   ///< connections that wait for their head
+  std::atomic<std::int64_t> waiting{0};  ///< connections that wait for their head
   std::atomic<std::int64_t> in_transfer{0};
 
   [[nodiscard]] nlohmann::json json() const;

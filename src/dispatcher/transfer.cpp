@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include <spdlog/spdlog.h>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <spdlog/spdlog.h>
 
 #include "dispatcher/segments.hpp"
 
@@ -21,7 +21,8 @@ namespace {
 constexpr unsigned kMaxStale = 3;
 
 /// An answer of the switch about a take-back of ours, or of a server about its transfer, carries the stamps where it can.
-void take_stamps(Stamps& stamps, const abi::wire_header& header, std::span<const std::byte> payload) {
+void take_stamps(Stamps& stamps, const abi::wire_header& header,
+                 std::span<const std::byte> payload) {
   stamps.confirmed = monotonic_ns();
   stamps.committed = be64toh(header.switch_ns);
   abi::wire_resumed times{};
@@ -34,8 +35,8 @@ void take_stamps(Stamps& stamps, const abi::wire_header& header, std::span<const
 
 }  // namespace
 
-Transfer::Transfer(Worker& worker, const config::Service& service, const config::Pool& pool, Frozen frozen,
-                   bool idempotent, Stamps stamps)
+Transfer::Transfer(Worker& worker, const config::Service& service, const config::Pool& pool,
+                   Frozen frozen, bool idempotent, Stamps stamps)
     : worker_(worker),
       service_(service),
       pool_(pool),
@@ -58,8 +59,10 @@ asio::awaitable<Outcome> Transfer::run(std::size_t first) {
     }
     if (verdict == Verdict::kMoved) co_return Outcome{true, 0, {}, {}};
     if (verdict == Verdict::kSilent) co_return co_await give_up(504, "the server did not answer");
-    if (verdict == Verdict::kGiveUp) co_return co_await give_up(503, "the connection cannot be moved now");
-    index = policy::choose(pool_, *index + 1, tried_, [&](config::NodeId node) { return shared.loads.get(node); });
+    if (verdict == Verdict::kGiveUp)
+      co_return co_await give_up(503, "the connection cannot be moved now");
+    index = policy::choose(pool_, *index + 1, tried_,
+                           [&](config::NodeId node) { return shared.loads.get(node); });
     if (!index) break;  // take_back() counts the generation on itself
     generation_ = control::next_generation(generation_);
     shared.stats.add(Counter::kNextServer);
@@ -73,7 +76,8 @@ asio::awaitable<Transfer::Verdict> Transfer::attempt(std::size_t index) {
   server_ = &pool_.servers[index];
   commit_to(server_->node_id, server_->port);
   send_all();
-  if (attempts_.size() == 1) worker_.enter(shared_from_this());  // nothing can come in before this coroutine waits
+  if (attempts_.size() == 1)
+    worker_.enter(shared_from_this());  // nothing can come in before this coroutine waits
   const auto deadline = Clock::now() + timeouts.transfer;
   auto delay = timeouts.retry;
   auto repeat_at = Clock::now() + delay;
@@ -111,8 +115,13 @@ asio::awaitable<Transfer::Verdict> Transfer::insist_on_abort() {
 
 void Transfer::take_back_at(control::Generation generation) {
   generation_ = generation;
-  const control::Transfer about{worker_.shared().self.id, worker_.shared().self.id, service_.id, service_.port,
-                                worker_.lane(),           generation_,              client()};
+  const control::Transfer about{worker_.shared().self.id,
+                                worker_.shared().self.id,
+                                service_.id,
+                                service_.port,
+                                worker_.lane(),
+                                generation_,
+                                client()};
   Snapshot empty = frozen_.snapshot();  // the switch needs no payload
   empty.received.clear();
   messages_ = control::transfer_messages(about, empty);
@@ -218,8 +227,8 @@ std::optional<Transfer::Verdict> Transfer::judge_refusal(const Answer& answer) {
 }
 
 void Transfer::commit_to(std::uint16_t target, std::uint16_t port) {
-  const control::Transfer about{
-      worker_.shared().self.id, target, service_.id, port, worker_.lane(), generation_, client()};
+  const control::Transfer about{worker_.shared().self.id, target,      service_.id, port,
+                                worker_.lane(),           generation_, client()};
   messages_ = control::transfer_messages(about, frozen_.snapshot());
   attempts_.push_back({generation_, server_});
 }
@@ -236,7 +245,8 @@ void Transfer::send_all() {
 
 void Transfer::send_missing(const Answer& answer) {
   for (std::size_t i = 0; i + 2 <= answer.payload.size(); i += 2) {
-    const unsigned part = std::to_integer<unsigned>(answer.payload[i]) << 8 | std::to_integer<unsigned>(answer.payload[i + 1]);
+    const unsigned part = std::to_integer<unsigned>(answer.payload[i]) << 8 |
+                          std::to_integer<unsigned>(answer.payload[i + 1]);
     if (part >= messages_.size()) continue;
     messages_[part].header.sequence = 0;
     worker_.send(messages_[part]);
@@ -270,7 +280,8 @@ void Transfer::send_segment(std::span<const std::byte> segment, bool crafted) {
 void Transfer::take_answer(const control::Incoming& message) {
   const auto generation = ntohl(message.header.generation);
   const auto sender = ntohs(message.header.sender);
-  const bool expected = generation == generation_ && (sender == 0 || server_ == nullptr || sender == server_->node_id);
+  const bool expected = generation == generation_ &&
+                        (sender == 0 || server_ == nullptr || sender == server_->node_id);
   if (has_moved_ || !expected) {
     worker_.shared().stats.add(Counter::kLateAnswers);
     return;
@@ -282,7 +293,8 @@ void Transfer::take_answer(const control::Incoming& message) {
 void Transfer::take_capture(CapturedSegment segment) {
   captures_.push_back(std::move(segment));
   if (!has_moved_) return;
-  const std::size_t room = client().address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
+  const std::size_t room =
+      client().address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
   for (const CapturedSegment& captured : captures_)
     for (const auto& piece : split_segment(captured.bytes, room)) {
       send_segment(piece, false);
@@ -307,8 +319,10 @@ void Transfer::moved(const Answer& answer) {
   owner_generation_ = owner.generation;
   has_moved_ = true;
   Shared& shared = worker_.shared();
-  shared.stats.transferred({client(), service_.id, owner_->node, owner_->port, owner_generation_, stamps_});
-  spdlog::debug("{} moved to {}:{}, generation {}", client().str(), owner_->node, owner_->port, owner_generation_);
+  shared.stats.transferred(
+      {client(), service_.id, owner_->node, owner_->port, owner_generation_, stamps_});
+  spdlog::debug("{} moved to {}:{}, generation {}", client().str(), owner_->node, owner_->port,
+                owner_generation_);
   worker_.consume_captures();
   if (!captures_.empty()) {  // send what was captured before the move
     CapturedSegment last = std::move(captures_.back());
@@ -327,8 +341,10 @@ void Transfer::finish() {
   const bool fin = frozen_.late_fin();
   if (!late.empty() || fin) {
     worker_.shared().stats.add(Counter::kLateBytes, late.size());
-    const std::size_t room = client().address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
-    for (const auto& piece : craft_segments(frozen_.snapshot(), late, fin, room)) send_segment(piece, true);
+    const std::size_t room =
+        client().address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
+    for (const auto& piece : craft_segments(frozen_.snapshot(), late, fin, room))
+      send_segment(piece, true);
   }
   worker_.leave(*this);
   frozen_.commit();

@@ -27,25 +27,26 @@ struct Outcome {
 
 /// Moves one frozen connection to a server of a pool.
 ///
-///              +---- STALE: newer generation (at most 3 times) ----+
-///              v                                                    |
-///   choose -> COMMIT g ----- RESUMED, ALREADY_SPOKE -------------------------> moved: captures and late bytes follow,
-///     ^          |  |  \                                            |            after a grace period the frozen socket closes
-///     |          |  |   REFUSED by the server ----------------------+--+
-///     |          |  silence until timeouts.transfer                    |
-///     |          |    idempotent: ABORT once, then as refused ---------+
-///     |          |    else: ABORT until ABORTED -----------------------+
-///     |          |          until RESUMED -> moved                     |
-///     |          |          until the deadline -> take back -> 504     |
-///     |          TABLE_FULL, NOT_ENTITLED -> take back -> 503          |
-///     +------------------ g + 1, the next server ----------------------+--- none left -> take back -> 503
+///              +-- STALE: newer generation (3 times at most) --+
+///              v                                               |
+///   choose -> COMMIT g ----- RESUMED, ALREADY_SPOKE ------------------> moved
+///     ^          |  |  \                                        |
+///     |          |  |   REFUSED by the server ------------------+--+
+///     |          |  silence until timeouts.transfer                |
+///     |          |    idempotent: ABORT once, then as refused -----+
+///     |          |    else: ABORT until ABORTED -------------------+
+///     |          |          until RESUMED -> moved                 |
+///     |          |          until the deadline -> take back -> 504 |
+///     |          TABLE_FULL, NOT_ENTITLED -> take back -> 503      |
+///     +---------------- g + 1, the next server --------------------+-- none left -> take back -> 503
 ///
-/// The point of no return is the switch's: once the new owner has spoken, every further COMMIT is answered ALREADY_SPOKE, and that
-/// means moved. So no wrong guess here can execute a request twice.
+/// Moved: captures and late bytes follow; after a grace period the frozen socket closes silently.
+/// The point of no return is the switch's: once the new owner has spoken, every further COMMIT is
+/// answered ALREADY_SPOKE, and that means moved. So no wrong guess here can execute a request twice.
 class Transfer : public std::enable_shared_from_this<Transfer> {
  public:
-  Transfer(Worker& worker, const config::Service& service, const config::Pool& pool, Frozen frozen, bool idempotent,
-           Stamps stamps);
+  Transfer(Worker& worker, const config::Service& service, const config::Pool& pool, Frozen frozen,
+           bool idempotent, Stamps stamps);
 
   /// `first`: index of the server chosen before the freeze. Sends before it suspends.
   boost::asio::awaitable<Outcome> run(std::size_t first);
@@ -96,9 +97,10 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
   control::Generation generation_ = 0;
   std::set<std::size_t> tried_;
   const config::PoolServer* server_ = nullptr;  ///< of the present attempt
-  std::vector<Attempt> attempts_;  ///< every COMMIT that named a server: "already spoke" may speak of any of them
+  std::vector<Attempt>
+      attempts_;  ///< every COMMIT that named a server: "already spoke" may speak of any of them
   unsigned stale_ = 0;
-  bool sent_ = false;      ///< some COMMIT has been sent: the switch may have moved the flow
+  bool sent_ = false;  ///< some COMMIT has been sent: the switch may have moved the flow
   bool has_moved_ = false;
   const config::PoolServer* owner_ = nullptr;  ///< once it has moved
   control::Generation owner_generation_ = 0;

@@ -11,13 +11,13 @@
 #include <cstring>
 #include <stdexcept>
 
+#include <spdlog/spdlog.h>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <spdlog/spdlog.h>
 
 #include "dispatcher/connection.hpp"
 #include "dispatcher/transfer.hpp"
@@ -33,7 +33,8 @@ constexpr int kBacklog = 65535;  // the kernel caps it at net.core.somaxconn
 constexpr std::size_t kDatagramMax = 65536;
 
 void set_option(int fd, int level, int name, int value, const char* what) {
-  sys::check(std::string("setsockopt ") + what, ::setsockopt(fd, level, name, &value, sizeof value));
+  sys::check(std::string("setsockopt ") + what,
+             ::setsockopt(fd, level, name, &value, sizeof value));
 }
 
 asio::awaitable<void> wait_readable(Descriptor& descriptor) {
@@ -71,11 +72,14 @@ Worker::Worker(Shared& shared, std::uint8_t lane)
   if (shared.network.switch4().is_set()) open_udp(shared.self.address4, udp4_);
   if (shared.network.switch6().is_set()) open_udp(shared.self.address6, udp6_);
   for (const config::Service& service : shared.config.services) {
-    if (service.vip4.is_set() && udp4_) listen(service, config::vpa4(shared.config, shared.self.id, service.id));
-    if (service.vip6.is_set() && udp6_) listen(service, config::vpa6(shared.config, shared.self.id, service.id));
+    if (service.vip4.is_set() && udp4_)
+      listen(service, config::vpa4(shared.config, shared.self.id, service.id));
+    if (service.vip6.is_set() && udp6_)
+      listen(service, config::vpa6(shared.config, shared.self.id, service.id));
   }
   if (kit_.captures_fd() >= 0) {
-    captures_ = std::make_unique<Descriptor>(io_, sys::check("dup captures", ::dup(kit_.captures_fd())));
+    captures_ =
+        std::make_unique<Descriptor>(io_, sys::check("dup captures", ::dup(kit_.captures_fd())));
     asio::co_spawn(io_, captures_loop(), log_end);
   }
 }
@@ -96,17 +100,22 @@ void Worker::stop_accepting() {
 
 void Worker::listen(const config::Service& service, const sys::Address& address) {
   const bool ipv4 = address.is_ipv4();
-  sys::UniqueFd fd(sys::check("socket", ::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
+  sys::UniqueFd fd(sys::check(
+      "socket", ::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
   set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1, "SO_REUSEPORT");
-  set_option(fd.get(), ipv4 ? IPPROTO_IP : IPPROTO_IPV6, ipv4 ? IP_FREEBIND : IPV6_FREEBIND, 1, "FREEBIND");
+  set_option(fd.get(), ipv4 ? IPPROTO_IP : IPPROTO_IPV6, ipv4 ? IP_FREEBIND : IPV6_FREEBIND, 1,
+             "FREEBIND");
   const sys::Endpoint local{address, service.port};
   const auto [storage, length] = local.to_sockaddr();
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), length) < 0)
-    throw std::runtime_error("service " + service.name + ": cannot listen on " + local.str() + ": " + std::strerror(errno) +
-                             (errno == EADDRINUSE ? ": another program listens on this port without SO_REUSEPORT; stop it "
-                                                    "or give the service another port"
-                                                  : ""));
+    throw std::runtime_error(
+        "service " + service.name + ": cannot listen on " + local.str() + ": " +
+        std::strerror(errno) +
+        (errno == EADDRINUSE
+             ? ": another program listens on this port without SO_REUSEPORT; stop it "
+               "or give the service another port"
+             : ""));
   sys::check("listen on " + local.str(), ::listen(fd.get(), kBacklog));
   listeners_.push_back(std::make_unique<Descriptor>(io_, fd.release()));
   asio::co_spawn(io_, accept_loop(*listeners_.back(), service), log_end);
@@ -115,7 +124,8 @@ void Worker::listen(const config::Service& service, const sys::Address& address)
 asio::awaitable<void> Worker::accept_loop(Descriptor& listener, const config::Service& service) {
   asio::steady_timer pause(io_);
   while (listener.is_open()) {
-    sys::UniqueFd fd(::accept4(listener.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    sys::UniqueFd fd(
+        ::accept4(listener.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
       shared_.stats.add(Counter::kAccepted);
       asio::co_spawn(io_, serve(*this, std::move(fd), service, monotonic_ns()), log_end);
@@ -131,9 +141,11 @@ asio::awaitable<void> Worker::accept_loop(Descriptor& listener, const config::Se
 
 void Worker::open_udp(const sys::Address& address, std::unique_ptr<Descriptor>& into) {
   const bool ipv4 = address.is_ipv4();
-  sys::UniqueFd fd(sys::check("socket", ::socket(address.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
+  sys::UniqueFd fd(sys::check(
+      "socket", ::socket(address.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
   set_option(fd.get(), ipv4 ? IPPROTO_IP : IPPROTO_IPV6, ipv4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER,
-             ipv4 ? static_cast<int>(IP_PMTUDISC_DO) : static_cast<int>(IPV6_PMTUDISC_DO), "MTU_DISCOVER");
+             ipv4 ? static_cast<int>(IP_PMTUDISC_DO) : static_cast<int>(IPV6_PMTUDISC_DO),
+             "MTU_DISCOVER");
   set_option(fd.get(), SOL_SOCKET, SO_RCVBUF, 4 << 20, "SO_RCVBUF");
   const auto [storage, length] = sys::Endpoint{address, 0}.to_sockaddr();
   sys::check("bind to own address " + address.str(),
@@ -144,7 +156,8 @@ void Worker::open_udp(const sys::Address& address, std::unique_ptr<Descriptor>& 
 
 asio::awaitable<void> Worker::receive_loop(Descriptor& socket) {
   for (;;) {
-    const ssize_t n = ::recv(socket.native_handle(), datagram_.data(), datagram_.size(), MSG_DONTWAIT);
+    const ssize_t n =
+        ::recv(socket.native_handle(), datagram_.data(), datagram_.size(), MSG_DONTWAIT);
     if (n >= 0)
       take_message(std::span(datagram_).first(static_cast<std::size_t>(n)));
     else if (errno == EAGAIN)
@@ -180,16 +193,19 @@ void Worker::take_message(std::span<const std::byte> datagram) {
 void Worker::send(control::Outgoing& message) {
   sealer_.seal(message);
   const bool ipv4 = message.header.family == abi::FAMILY_IPV4;
-  const bool to_switch = message.header.type == abi::WIRE_COMMIT || message.header.type == abi::WIRE_DATA;
+  const bool to_switch =
+      message.header.type == abi::WIRE_COMMIT || message.header.type == abi::WIRE_DATA;
   sys::Endpoint to = shared_.network.switch_for(sys::Address(message.header.client));
   if (!to_switch) {
-    const config::Node* node = shared_.config.find_node(config::NodeId{ntohs(message.header.target)});
+    const config::Node* node =
+        shared_.config.find_node(config::NodeId{ntohs(message.header.target)});
     if (node == nullptr) return;
     to.address = ipv4 ? node->address4 : node->address6;
   }
   auto [storage, length] = to.to_sockaddr();
-  std::array<iovec, 2> pieces{{{&message.header, sizeof message.header},
-                               {const_cast<std::byte*>(message.payload.data()), message.payload.size()}}};
+  std::array<iovec, 2> pieces{
+      {{&message.header, sizeof message.header},
+       {const_cast<std::byte*>(message.payload.data()), message.payload.size()}}};
   msghdr header{};
   header.msg_name = &storage;
   header.msg_namelen = length;

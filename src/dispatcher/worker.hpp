@@ -29,7 +29,7 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  void run();   ///< until stop()
+  void run();             ///< until stop()
   void stop_accepting();  ///< thread-safe; what is under way goes on
   void stop();            ///< thread-safe; after what has been posted before
   [[nodiscard]] Shared& shared() noexcept { return shared_; }
@@ -50,11 +50,13 @@ class Worker {
   using Flow = std::pair<sys::Endpoint, std::uint16_t>;  // client, service
 
   void listen(const config::Service& service, const sys::Address& address);
-  boost::asio::awaitable<void> accept_loop(boost::asio::posix::stream_descriptor& listener, const config::Service& service);
+  boost::asio::awaitable<void> accept_loop(boost::asio::posix::stream_descriptor& listener,
+                                           const config::Service& service);
   boost::asio::awaitable<void> receive_loop(boost::asio::posix::stream_descriptor& socket);
   boost::asio::awaitable<void> captures_loop();
   void take_message(std::span<const std::byte> datagram);
-  void open_udp(const sys::Address& address, std::unique_ptr<boost::asio::posix::stream_descriptor>& into);
+  void open_udp(const sys::Address& address,
+                std::unique_ptr<boost::asio::posix::stream_descriptor>& into);
 
   Shared& shared_;
   std::uint8_t lane_;

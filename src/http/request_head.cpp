@@ -20,11 +20,14 @@ using Parser = beast::request_parser<beast::empty_body>;
 std::string_view view(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
 bool equal(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+  return std::ranges::equal(
+      a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
 }
 
 /// Control characters other than those of line ends and tabs never stand in a head: a TLS hello ends here.
-bool is_control(unsigned char c) { return (c < 0x20 && c != '\r' && c != '\n' && c != '\t') || c == 0x7f; }
+bool is_control(unsigned char c) {
+  return (c < 0x20 && c != '\r' && c != '\n' && c != '\t') || c == 0x7f;
+}
 
 std::string host_of(std::string_view authority) {
   if (const auto at = authority.rfind('@'); at != authority.npos) authority.remove_prefix(at + 1);
@@ -35,7 +38,8 @@ std::string host_of(std::string_view authority) {
     end = colon;
   }
   std::string host(authority.substr(0, end));
-  std::ranges::transform(host, host.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::ranges::transform(host, host.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return host;
 }
 
@@ -79,7 +83,8 @@ std::string refuse(const RequestHead& head) {
     if (equal(name, "host")) ++hosts;
     if (equal(name, "content-length")) {
       ++lengths;
-      if (value.empty() || !std::ranges::all_of(value, [](unsigned char c) { return std::isdigit(c) != 0; }))
+      if (value.empty() ||
+          !std::ranges::all_of(value, [](unsigned char c) { return std::isdigit(c) != 0; }))
         return "Content-Length is not one number";
     }
     if (equal(name, "transfer-encoding")) {
@@ -105,7 +110,8 @@ bool RequestHead::is_idempotent() const {
 }
 
 const std::string* RequestHead::field(std::string_view name) const {
-  const auto found = std::ranges::find_if(fields, [&](const auto& field) { return equal(field.first, name); });
+  const auto found =
+      std::ranges::find_if(fields, [&](const auto& field) { return equal(field.first, name); });
   return found == fields.end() ? nullptr : &found->second;
 }
 
@@ -124,7 +130,8 @@ struct HeadReader::State {
     for (; checked < all.size() && !blank_line; ++checked) {
       const auto c = std::to_integer<unsigned char>(all[checked]);
       if (is_control(c)) return error = "a control character in the head", false;
-      if (line_start && checked > 0 && (c == ' ' || c == '\t')) return error = "a folded line", false;
+      if (line_start && checked > 0 && (c == ' ' || c == '\t'))
+        return error = "a folded line", false;
       if (first_word && c != ' ' && !std::isalpha(c) && c != '-' && c != '_')
         return error = "no method at the start", false;
       if (c == ' ') first_word = false;

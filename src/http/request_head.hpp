@@ -15,7 +15,7 @@ struct RequestHead {
   std::string target;  ///< as sent
   std::string path;    ///< of the target, without query; "*" for OPTIONS *; empty for CONNECT
   std::string host;    ///< of an absolute target, else of the Host field; without port, lower case
-  unsigned version = 11;  ///< 10 or 11
+  unsigned version = 11;                                    ///< 10 or 11
   std::vector<std::pair<std::string, std::string>> fields;  ///< in order, values trimmed
 
   /// May be sent again when nobody knows whether it was executed (RFC 9110, 9.2.2).
@@ -45,8 +45,8 @@ class HeadReader {
   /// `all`: everything received so far, that is, the former bytes and any number of new ones. Costs time for the new ones only.
   Progress feed(std::span<const std::byte> all);
   [[nodiscard]] const RequestHead& head() const noexcept;
-  [[nodiscard]] std::size_t head_length() const noexcept;  ///< bytes up to and with the blank line
-  [[nodiscard]] const std::string& error() const noexcept; ///< why kBad
+  [[nodiscard]] std::size_t head_length() const noexcept;   ///< bytes up to and with the blank line
+  [[nodiscard]] const std::string& error() const noexcept;  ///< why kBad
 
  private:
   struct State;

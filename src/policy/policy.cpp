@@ -10,13 +10,15 @@ namespace tcpmig::policy {
 namespace {
 
 bool equal_nocase(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+  return std::ranges::equal(
+      a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
 }
 
 bool host_matches(std::string_view pattern, std::string_view host) {
   if (!pattern.starts_with("*.")) return equal_nocase(pattern, host);
   pattern.remove_prefix(1);  // ".example.org"
-  return host.size() > pattern.size() && equal_nocase(host.substr(host.size() - pattern.size()), pattern);
+  return host.size() > pattern.size() &&
+         equal_nocase(host.substr(host.size() - pattern.size()), pattern);
 }
 
 /// "/img" matches "/img" and "/img/a", not "/images"; "/img/" matches what is below it.
@@ -25,7 +27,8 @@ bool prefix_matches(std::string_view prefix, std::string_view path) {
   return path.size() == prefix.size() || prefix.ends_with('/') || path[prefix.size()] == '/';
 }
 
-bool header_matches(const std::pair<std::string, std::string>& wanted, const http::RequestHead& head) {
+bool header_matches(const std::pair<std::string, std::string>& wanted,
+                    const http::RequestHead& head) {
   const std::string* value = head.field(wanted.first);
   return value != nullptr && (wanted.second == "*" || *value == wanted.second);
 }
@@ -44,7 +47,8 @@ const config::Route* match(const config::Service& service, const http::RequestHe
   return nullptr;
 }
 
-std::optional<std::size_t> choose(const config::Pool& pool, std::uint64_t turn, const std::set<std::size_t>& excluded,
+std::optional<std::size_t> choose(const config::Pool& pool, std::uint64_t turn,
+                                  const std::set<std::size_t>& excluded,
                                   const std::function<Load(config::NodeId)>& load) {
   const std::size_t count = pool.servers.size();
   std::optional<std::size_t> best;

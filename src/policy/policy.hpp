@@ -17,14 +17,15 @@ const config::Route* match(const config::Service& service, const http::RequestHe
 
 /// What is known of a server's node.
 struct Load {
-  bool alive = false;         ///< it reported within the last second
+  bool alive = false;  ///< it reported within the last second
   std::uint32_t connections = 0;
 };
 
 /// The server for the next connection: an index into pool.servers, not in `excluded` (servers that have refused this connection).
 /// Servers whose node is not alive come last, but do come. round_robin: `turn` counts connections of this pool; least_connections: the fewest live
 /// connections, `turn` decides among equals. nullopt: all are excluded.
-std::optional<std::size_t> choose(const config::Pool& pool, std::uint64_t turn, const std::set<std::size_t>& excluded,
+std::optional<std::size_t> choose(const config::Pool& pool, std::uint64_t turn,
+                                  const std::set<std::size_t>& excluded,
                                   const std::function<Load(config::NodeId)>& load);
 
 }  // namespace tcpmig::policy

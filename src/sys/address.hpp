@@ -18,7 +18,8 @@ namespace tcpmig::sys {
 /// An IPv4 or IPv6 address. Network order inside, v4-mapped for IPv4, exactly like abi::ip_address.
 class Address {
  public:
-  Address() = default;  ///< unset: all zero (so "::" reads as unset, and counts as IPv6 where a family is needed)
+  Address() =
+      default;  ///< unset: all zero (so "::" reads as unset, and counts as IPv6 where a family is needed)
   explicit Address(const abi::ip_address& raw) noexcept;
   /// Takes AF_INET and AF_INET6 (a v4-mapped sockaddr_in6 becomes an IPv4 address). Anything else: unset.
   static Address from_sockaddr(const sockaddr_storage& storage) noexcept;
@@ -32,7 +33,7 @@ class Address {
   [[nodiscard]] bool is_ipv6() const noexcept;  ///< set and not v4-mapped
   [[nodiscard]] int family() const noexcept;    ///< AF_INET or AF_INET6
   [[nodiscard]] abi::ip_address raw() const noexcept;
-  [[nodiscard]] in_addr v4() const noexcept;    ///< only for is_ipv4()
+  [[nodiscard]] in_addr v4() const noexcept;  ///< only for is_ipv4()
   [[nodiscard]] in6_addr v6() const noexcept;
   [[nodiscard]] std::string str() const;
   auto operator<=>(const Address&) const = default;
@@ -59,7 +60,8 @@ struct Endpoint {
   std::uint16_t port = 0;
   static Endpoint from_sockaddr(const sockaddr_storage& storage) noexcept;
   /// Length is the second member. IPv4 as sockaddr_in, or as a v4-mapped sockaddr_in6 when `mapped`.
-  [[nodiscard]] std::pair<sockaddr_storage, socklen_t> to_sockaddr(bool mapped = false) const noexcept;
+  [[nodiscard]] std::pair<sockaddr_storage, socklen_t> to_sockaddr(
+      bool mapped = false) const noexcept;
   [[nodiscard]] std::string str() const;  ///< "192.0.2.1:80", "[2001:db8::1]:80"
   auto operator<=>(const Endpoint&) const = default;
 };

@@ -27,9 +27,10 @@ class PinDirectory {
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
   /// File descriptor of a pinned map or program; nullopt if there is no such pin.
   [[nodiscard]] std::optional<UniqueFd> open(const std::string& name) const;
-  void pin(int fd, const std::string& name) const;      ///< replaces an existing pin (pin aside, then rename)
-  bool unpin(const std::string& name) const;            ///< false: was not there
-  void remove_all() const;                              ///< every pin below, then the directory itself
+  void pin(int fd,
+           const std::string& name) const;    ///< replaces an existing pin (pin aside, then rename)
+  bool unpin(const std::string& name) const;  ///< false: was not there
+  void remove_all() const;                    ///< every pin below, then the directory itself
 
  private:
   std::filesystem::path path_;
@@ -47,13 +48,14 @@ enum class TcHook { kIngress, kEgress };
 /// Attaches at tc: a TCX link (kernel >= 6.6; found by trying) pinned as `pin_name` in `pins`, else clsact with handle 0x7463 and
 /// `priority`. An existing pinned link of ours is updated in place to the new program (no gap). With TCX, programs run in order of
 /// attachment. Returns "tcx" or "clsact".
-std::string attach_tc(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins, const std::string& pin_name,
-                      std::uint32_t priority);
+std::string attach_tc(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins,
+                      const std::string& pin_name, std::uint32_t priority);
 /// Detaches what attach_tc did (both ways); never touches a foreign filter or a clsact qdisc others use. Idempotent.
-void detach_tc(int ifindex, TcHook hook, const PinDirectory& pins, const std::string& pin_name, std::uint32_t priority);
+void detach_tc(int ifindex, TcHook hook, const PinDirectory& pins, const std::string& pin_name,
+               std::uint32_t priority);
 /// True while our program (by id) is on the hook.
-bool is_tc_attached(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins, const std::string& pin_name,
-                    std::uint32_t priority);
+bool is_tc_attached(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins,
+                    const std::string& pin_name, std::uint32_t priority);
 
 /// XDP in native mode by a link pinned as `pin_name`, updated in place when it exists. Throws with a sentence when the driver
 /// has no native XDP or a foreign program is attached.

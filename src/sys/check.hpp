@@ -17,8 +17,7 @@ Integer check(const std::string& what, Integer result) {
 /// The same for calls that return -errno themselves (libbpf).
 template <typename Integer>
 Integer check_errno(const std::string& what, Integer result) {
-  if (result < 0)
-    throw std::system_error(static_cast<int>(-result), std::generic_category(), what);
+  if (result < 0) throw std::system_error(static_cast<int>(-result), std::generic_category(), what);
   return result;
 }
 

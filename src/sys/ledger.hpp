@@ -17,7 +17,8 @@ class Ledger {
   /// Reads `file` if it is there (a former run's entries are adopted). The directory is made.
   /// A file written on another boot or in another network namespace speaks of things that are gone: it is dropped.
   /// `proc_sys` is for tests.
-  Ledger(std::filesystem::path file, Netlink& netlink, std::filesystem::path proc_sys = "/proc/sys");
+  Ledger(std::filesystem::path file, Netlink& netlink,
+         std::filesystem::path proc_sys = "/proc/sys");
 
   /// Path below /proc/sys with dots or slashes ("net.ipv4.ip_forward"). Records the value found, once. No-op when it has `value`.
   void set_sysctl(const std::string& name, const std::string& value);

@@ -16,12 +16,14 @@ namespace tcpmig::sys {
 struct SocketInfo {
   Endpoint local;
   Endpoint peer;
-  std::uint8_t state = 0;      ///< TCP_ESTABLISHED ..
-  std::uint32_t recv_queue = 0;  ///< bytes not read by the application (for LISTEN: length of the accept queue)
+  std::uint8_t state = 0;  ///< TCP_ESTABLISHED ..
+  std::uint32_t recv_queue =
+      0;  ///< bytes not read by the application (for LISTEN: length of the accept queue)
   std::uint32_t send_queue = 0;  ///< bytes not acknowledged (for LISTEN: the backlog)
-  std::uint32_t inode = 0;     ///< 0 = not accepted yet or orphaned
+  std::uint32_t inode = 0;       ///< 0 = not accepted yet or orphaned
   std::uint64_t cookie = 0;
-  std::optional<::tcp_info> tcp;  ///< as many bytes as the kernel gave, the rest zero; only when asked for
+  std::optional<::tcp_info>
+      tcp;  ///< as many bytes as the kernel gave, the rest zero; only when asked for
 };
 
 /// NETLINK_SOCK_DIAG in the network namespace of construction. Throws std::system_error on failure of the netlink itself.
@@ -30,7 +32,8 @@ class SockDiag {
   SockDiag();
 
   /// The connected socket with this four-tuple (TIME_WAIT included), or nullopt.
-  std::optional<SocketInfo> find(const Endpoint& local, const Endpoint& peer, bool with_tcp_info = false);
+  std::optional<SocketInfo> find(const Endpoint& local, const Endpoint& peer,
+                                 bool with_tcp_info = false);
   /// Ends the socket without a packet being promised (SOCK_DESTROY; also removes TIME_WAIT). False: none there.
   /// ENOTSUP/EOPNOTSUPP (no CONFIG_INET_DIAG_DESTROY) throws.
   bool destroy(const Endpoint& local, const Endpoint& peer);

@@ -37,11 +37,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // Past the tag: give the bytes a right one, so that what stands behind it is reached.
   abi::wire_header header{};
   std::memcpy(&header, bytes.data(), sizeof header);
-  const auto keys = fixture.secret.pair_keys(static_cast<std::uint16_t>(be16toh(header.sender) % abi::MAX_NODES), 3);
+  const auto keys = fixture.secret.pair_keys(
+      static_cast<std::uint16_t>(be16toh(header.sender) % abi::MAX_NODES), 3);
   const auto rest = std::span<const std::byte>(bytes).subspan(sizeof header);
-  header.target_tag = control::siphash(keys.key[1], std::as_bytes(std::span(&header, 1)).first(abi::WIRE_TAGGED), rest);
+  header.target_tag = control::siphash(
+      keys.key[1], std::as_bytes(std::span(&header, 1)).first(abi::WIRE_TAGGED), rest);
   std::memcpy(bytes.data(), &header, sizeof header);
   if (const auto message = opener.open(bytes))
-    (void)control::to_snapshot(message->header, {message->payload.begin(), message->payload.end()}, {});
+    (void)control::to_snapshot(message->header, {message->payload.begin(), message->payload.end()},
+                               {});
   return 0;
 }

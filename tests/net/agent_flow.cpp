@@ -22,7 +22,8 @@ struct Opened {
   UniqueFd connection;
 };
 
-UniqueFd open_one(World& world, const UniqueFd& listener, const Endpoint& client, std::uint32_t generation = 1000) {
+UniqueFd open_one(World& world, const UniqueFd& listener, const Endpoint& client,
+                  std::uint32_t generation = 1000) {
   world.transfer(transfer_of(client, generation), snapshot_of(client, bytes_of(kRequest)));
   UniqueFd connection = accepted(listener);
   REQUIRE(connection);
@@ -81,7 +82,8 @@ TEST_CASE("agent: early packets wait for their connection", "[agent]") {
       expected += data;
     }
     REQUIRE(world.reaches("held", before + 5));
-    CHECK(std::ranges::none_of(world.sent(), [&](const Sent& segment) { return segment.to == client; }));
+    CHECK(std::ranges::none_of(world.sent(),
+                               [&](const Sent& segment) { return segment.to == client; }));
     const UniqueFd connection = open_one(world, listener, client);
     CHECK(text_of(read_bytes(connection, expected.size())) == expected);
   }
@@ -96,7 +98,8 @@ TEST_CASE("agent: what nobody opens is dropped in silence", "[agent]") {
   const UniqueFd listener = world.listener();
   world.start();
   const Endpoint client = client4(8100);
-  for (std::uint32_t i = 0; i < 6; ++i) world.send_segment(client, kNext + i, 70'000, kAck | kPsh, "x");
+  for (std::uint32_t i = 0; i < 6; ++i)
+    world.send_segment(client, kNext + i, 70'000, kAck | kPsh, "x");
   world.send_segment(client, kNext, 0, kRst);
   world.send_segment(client, kNext, 0, kSyn);
   CHECK(world.reaches("hold_full", 2));
@@ -250,7 +253,8 @@ TEST_CASE("agent: kill -9 and a new start", "[agent]") {
   for (int i = 0; i < 4 && !(renewed && gone); ++i) {
     const auto message = world.to_switch();
     REQUIRE(message);
-    if (message->type == abi::WIRE_RENEW && ntohs(message->client_port) == client.port) renewed = true;
+    if (message->type == abi::WIRE_RENEW && ntohs(message->client_port) == client.port)
+      renewed = true;
     if (message->type == abi::WIRE_GONE && ntohs(message->client_port) == other.port) gone = true;
   }
   CHECK(renewed);
@@ -285,11 +289,14 @@ TEST_CASE("agent: a kill in the middle of a delivery", "[agent]") {
 
 TEST_CASE("agent: load and tombstones", "[agent]") {
   if (cannot_run_here()) return;
-  World world("[timeouts]\ntombstone = \"500ms\"\ntransfer = \"100ms\"\nhold = \"100ms\"\nretry = \"10ms\"\n");
+  World world(
+      "[timeouts]\ntombstone = \"500ms\"\ntransfer = \"100ms\"\nhold = \"100ms\"\nretry = "
+      "\"10ms\"\n");
   const UniqueFd listener = world.listener();
   world.start();
   std::vector<UniqueFd> connections;
-  for (std::uint16_t i = 0; i < 5; ++i) connections.push_back(open_one(world, listener, client4(static_cast<std::uint16_t>(8800 + i))));
+  for (std::uint16_t i = 0; i < 5; ++i)
+    connections.push_back(open_one(world, listener, client4(static_cast<std::uint16_t>(8800 + i))));
   CHECK(sys_test::holds_within(5s, [&] {
     const auto load = world.load();
     return load && load->type == abi::WIRE_LOAD && ntohl(load->detail) == 5;

@@ -186,7 +186,8 @@ TEST_CASE("agent: a connection handed over by descriptor", "[agent]") {
   if (cannot_run_here()) return;
   World world({}, true);
   world.start();
-  const auto transfer = [&](const Endpoint& client, std::size_t length, std::uint32_t generation = 1000) {
+  const auto transfer = [&](const Endpoint& client, std::size_t length,
+                            std::uint32_t generation = 1000) {
     world.transfer(transfer_of(client, generation, 81), snapshot_of(client, pattern(length)));
     return world.answer();
   };

@@ -192,8 +192,9 @@ TEST_CASE("agent: forged and malformed datagrams", "[agent]") {
     return bad;
   };
   std::uint64_t tags = 0;
-  for (const std::size_t offset : {std::size_t{8}, std::size_t{33}, std::size_t{56}, std::size_t{70},
-                                   std::size_t{112}, good.size() - 1}) {  // fields, the tag, the payload
+  for (const std::size_t offset :
+       {std::size_t{8}, std::size_t{33}, std::size_t{56}, std::size_t{70}, std::size_t{112},
+        good.size() - 1}) {  // fields, the tag, the payload
     world.send_raw(changed(offset));
     CHECK(world.reaches("drop_bad_tag", ++tags));
   }

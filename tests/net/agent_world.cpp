@@ -59,19 +59,22 @@ void send_datagram(const UniqueFd& socket, const Endpoint& to, std::span<const s
                            reinterpret_cast<const sockaddr*>(&storage), length));
 }
 
-std::optional<Bytes> receive_from(const std::array<int, 2>& sockets, std::chrono::milliseconds within) {
+std::optional<Bytes> receive_from(const std::array<int, 2>& sockets,
+                                  std::chrono::milliseconds within) {
   std::array<pollfd, 2> entries{{{sockets[0], POLLIN, 0}, {sockets[1], POLLIN, 0}}};
   if (check("poll", ::poll(entries.data(), 2, static_cast<int>(within.count()))) == 0) return {};
   Bytes buffer(2048);
   const int fd = (entries[0].revents & POLLIN) != 0 ? sockets[0] : sockets[1];
-  buffer.resize(static_cast<std::size_t>(check("recv", ::recv(fd, buffer.data(), buffer.size(), 0))));
+  buffer.resize(
+      static_cast<std::size_t>(check("recv", ::recv(fd, buffer.data(), buffer.size(), 0))));
   return buffer;
 }
 
 template <typename Header>
 Header header_at(const Bytes& bytes, std::size_t offset) {
   Header header{};
-  if (bytes.size() >= offset + sizeof header) std::memcpy(&header, bytes.data() + offset, sizeof header);
+  if (bytes.size() >= offset + sizeof header)
+    std::memcpy(&header, bytes.data() + offset, sizeof header);
   return header;
 }
 
@@ -147,9 +150,11 @@ std::string World::text(const std::string& extra, bool handoff) const {
          "address6 = \"fd77::1\"\ninterface = \"o0\"\n"
          "[[node]]\nname = \"s1\"\nid = 2\nrole = \"server\"\naddress4 = \"10.77.0.2\"\n"
          "address6 = \"fd77::2\"\ninterface = \"eth0\"\n"
-         "[[service]]\nname = \"web\"\nid = 5\nvip4 = \"203.0.113.10\"\nvip6 = \"2001:db8:113::10\"\n"
+         "[[service]]\nname = \"web\"\nid = 5\nvip4 = \"203.0.113.10\"\nvip6 = "
+         "\"2001:db8:113::10\"\n"
          "port = 80\nroute = [{ pool = \"all\" }]\n"
-         "[[pool]]\nname = \"all\"\nservers = [{ node = \"s1\" }" + server + "]\n";
+         "[[pool]]\nname = \"all\"\nservers = [{ node = \"s1\" }" +
+         server + "]\n";
 }
 
 World::World(const std::string& extra, bool handoff)
@@ -173,10 +178,12 @@ World::World(const std::string& extra, bool handoff)
     netlink.create_veth("o0", "eth0", there.get());
     set_up_link("o0", 1);
     interface_ = netlink.find_link("o0").value().index;
-    packets_ = UniqueFd(check("socket AF_PACKET", ::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                                                          htons(ETH_P_ALL))));
+    packets_ = UniqueFd(
+        check("socket AF_PACKET",
+              ::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_ALL))));
     const int room = 32 << 20;
-    check("SO_RCVBUFFORCE", ::setsockopt(packets_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room));
+    check("SO_RCVBUFFORCE",
+          ::setsockopt(packets_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room));
     dispatcher4_ = control_socket("10.77.0.1", 0);
     dispatcher6_ = control_socket("fd77::1", 0);
     control4_ = control_socket("10.77.0.1", kControlPort);
@@ -202,7 +209,8 @@ World::~World() {
   } catch (const std::exception& error) {
     std::cerr << "while cleaning up: " << error.what() << std::endl;
   }
-  for (UniqueFd* fd : {&packets_, &dispatcher4_, &dispatcher6_, &control4_, &control6_}) fd->reset();
+  for (UniqueFd* fd : {&packets_, &dispatcher4_, &dispatcher6_, &control4_, &control6_})
+    fd->reset();
   sys::remove_netns(outside_);
   sys::remove_netns(server_);
   std::error_code ignored;
@@ -256,7 +264,8 @@ bool World::reaches(const std::string& name, std::uint64_t value) const {
 
 UniqueFd World::listener(std::uint16_t port, bool ipv6, int backlog) const {
   const auto inside = server();
-  UniqueFd fd(check("socket", ::socket(ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+  UniqueFd fd(check("socket", ::socket(ipv6 ? AF_INET6 : AF_INET,
+                                       SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
   const int on = 1;
   check("SO_REUSEADDR", ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
   sockaddr_in6 any6{};
@@ -265,7 +274,8 @@ UniqueFd World::listener(std::uint16_t port, bool ipv6, int backlog) const {
   sockaddr_in any4{};
   any4.sin_family = AF_INET;
   any4.sin_port = htons(port);
-  const auto* address = ipv6 ? reinterpret_cast<const sockaddr*>(&any6) : reinterpret_cast<const sockaddr*>(&any4);
+  const auto* address =
+      ipv6 ? reinterpret_cast<const sockaddr*>(&any6) : reinterpret_cast<const sockaddr*>(&any4);
   check("bind", ::bind(fd.get(), address, ipv6 ? sizeof any6 : sizeof any4));
   check("listen", ::listen(fd.get(), backlog));
   return fd;
@@ -293,14 +303,16 @@ void World::send(control::Outgoing message) {
 }
 
 void World::transfer(const control::Transfer& transfer, const Snapshot& snapshot) {
-  for (const control::Outgoing& message : control::transfer_messages(transfer, snapshot)) send(message);
+  for (const control::Outgoing& message : control::transfer_messages(transfer, snapshot))
+    send(message);
 }
 
 std::optional<Answer> World::answer(std::chrono::milliseconds within) {
   const auto datagram = receive_from({dispatcher4_.get(), dispatcher6_.get()}, within);
   if (!datagram) return {};
   const auto message = opener_->open(*datagram);
-  if (!message) throw std::runtime_error("an answer that is not sound: " + control::to_string(message.error()));
+  if (!message)
+    throw std::runtime_error("an answer that is not sound: " + control::to_string(message.error()));
   return Answer{message->header, {message->payload.begin(), message->payload.end()}};
 }
 
@@ -323,7 +335,8 @@ std::optional<abi::wire_header> World::load(std::chrono::milliseconds within) {
   return message->header;
 }
 
-void World::send_segment(const Endpoint& client, const Endpoint& local, std::span<const std::byte> segment) {
+void World::send_segment(const Endpoint& client, const Endpoint& local,
+                         std::span<const std::byte> segment) {
   sockaddr_ll to{};
   to.sll_family = AF_PACKET;
   to.sll_protocol = htons(client.address.is_ipv4() ? ETH_P_IP : ETH_P_IPV6);
@@ -336,8 +349,8 @@ void World::send_segment(const Endpoint& client, const Endpoint& local, std::spa
   });
 }
 
-void World::send_segment(const Endpoint& client, std::uint32_t seq, std::uint32_t ack, std::uint8_t flags,
-                         std::string_view data, std::uint16_t port) {
+void World::send_segment(const Endpoint& client, std::uint32_t seq, std::uint32_t ack,
+                         std::uint8_t flags, std::string_view data, std::uint16_t port) {
   TcpHeader tcp{};
   tcp.seq = htonl(seq);
   tcp.ack = htonl(ack);
@@ -360,7 +373,8 @@ std::vector<Sent> World::sent() {
                                 reinterpret_cast<sockaddr*>(&from), &length);
     if (got < 0) return all;
     if (from.sll_pkttype == PACKET_OUTGOING) continue;
-    if (auto sent = parse_sent(Bytes(buffer.begin(), buffer.begin() + got))) all.push_back(std::move(*sent));
+    if (auto sent = parse_sent(Bytes(buffer.begin(), buffer.begin() + got)))
+      all.push_back(std::move(*sent));
   }
 }
 
@@ -372,7 +386,8 @@ std::size_t World::resets() {
 
 Snapshot snapshot_of(const Endpoint& client, Bytes received) {
   Snapshot snapshot;
-  snapshot.local = {sys_test::address(client.address.is_ipv4() ? "203.0.113.10" : "2001:db8:113::10"), 80};
+  snapshot.local = {
+      sys_test::address(client.address.is_ipv4() ? "203.0.113.10" : "2001:db8:113::10"), 80};
   snapshot.peer = client;
   snapshot.rcv_nxt = Seq{5'000} + static_cast<std::uint32_t>(received.size());
   snapshot.snd_una = snapshot.snd_nxt = {70'000};
@@ -386,8 +401,14 @@ Snapshot snapshot_of(const Endpoint& client, Bytes received) {
   return snapshot;
 }
 
-control::Transfer transfer_of(const Endpoint& client, std::uint32_t generation, std::uint16_t port) {
-  return {.sender = 1, .target = 2, .service = 5, .target_port = port, .lane = 0, .generation = generation,
+control::Transfer transfer_of(const Endpoint& client, std::uint32_t generation,
+                              std::uint16_t port) {
+  return {.sender = 1,
+          .target = 2,
+          .service = 5,
+          .target_port = port,
+          .lane = 0,
+          .generation = generation,
           .client = client};
 }
 

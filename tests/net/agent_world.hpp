@@ -18,7 +18,8 @@
 // A server node with its agent in one network namespace; in the other one the test plays the rest of the world: switch, dispatcher,
 // clients.
 //
-//   outside: o0 10.77.0.1/24, fd77::1/64 (switch, dispatcher "d1" id 1) ---- eth0 10.77.0.2/24, fd77::2/64: server "s1" id 2
+//   outside: switch, dispatcher "d1" (id 1)            server "s1" (id 2)
+//        o0 10.77.0.1/24, fd77::1/64  ------------  eth0 10.77.0.2/24, fd77::2/64
 //
 // Service "web" (id 5): VPA 100.64.128.5 and fd7c::2:5. Clients 198.51.100.0/24 and 2001:db8:5::/64 are addresses of nobody.
 namespace agent_test {
@@ -72,9 +73,12 @@ class World {
   [[nodiscard]] bool reaches(const std::string& name, std::uint64_t value) const;
 
   // the server
-  [[nodiscard]] UniqueFd listener(std::uint16_t port = 80, bool ipv6 = true, int backlog = 64) const;
+  [[nodiscard]] UniqueFd listener(std::uint16_t port = 80, bool ipv6 = true,
+                                  int backlog = 64) const;
   [[nodiscard]] tcpmig::sys::EnterNetns server() const { return tcpmig::sys::EnterNetns(server_); }
-  [[nodiscard]] tcpmig::sys::EnterNetns outside() const { return tcpmig::sys::EnterNetns(outside_); }
+  [[nodiscard]] tcpmig::sys::EnterNetns outside() const {
+    return tcpmig::sys::EnterNetns(outside_);
+  }
   /// This end of a connection of a client.
   static Endpoint vpa(const Endpoint& client, std::uint16_t port = 80);
 
@@ -93,9 +97,10 @@ class World {
 
   // clients
   /// Puts a client's TCP segment (header and data) for `local` onto the wire.
-  void send_segment(const Endpoint& client, const Endpoint& local, std::span<const std::byte> segment);
-  void send_segment(const Endpoint& client, std::uint32_t seq, std::uint32_t ack, std::uint8_t flags,
-                    std::string_view data = {}, std::uint16_t port = 80);
+  void send_segment(const Endpoint& client, const Endpoint& local,
+                    std::span<const std::byte> segment);
+  void send_segment(const Endpoint& client, std::uint32_t seq, std::uint32_t ack,
+                    std::uint8_t flags, std::string_view data = {}, std::uint16_t port = 80);
   /// What the server has sent since the last call.
   std::vector<Sent> sent();
   [[nodiscard]] std::size_t resets();
@@ -109,7 +114,7 @@ class World {
   std::string name_, outside_, server_;
   std::filesystem::path directory_;
   pid_t agent_ = -1;
-  UniqueFd packets_;         ///< AF_PACKET on o0
+  UniqueFd packets_;  ///< AF_PACKET on o0
   int interface_ = 0;
   std::array<std::uint8_t, 6> server_mac_{};
   UniqueFd dispatcher4_, dispatcher6_;  ///< where COMMITs come from

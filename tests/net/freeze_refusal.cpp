@@ -83,7 +83,8 @@ TEST_CASE("refused: this side has closed its direction") {
   with_each_recipe([](World&, const FreezeKit& kit, Pair pair) {
     send_all(pair.client.get(), bytes_of("words"));
     ::shutdown(pair.server.get(), SHUT_WR);
-    wait_until("the FIN's acknowledgement", [&] { return state_of(pair.server.get()) == kFinWait2; });
+    wait_until("the FIN's acknowledgement",
+               [&] { return state_of(pair.server.get()) == kFinWait2; });
     pair.server = refused(std::move(pair.server), kit, "FIN_WAIT2");
     CHECK(receive_exactly(pair.server.get(), 5) == bytes_of("words"));
   });

@@ -48,7 +48,8 @@ Snapshot sample(std::size_t received) {
   snapshot.timestamps = Timestamps{1000, 2000, false};
   snapshot.sack = true;
   snapshot.srtt_us = 1234;
-  for (std::size_t i = 0; i < received; ++i) snapshot.received.push_back(static_cast<std::byte>(i * 7));
+  for (std::size_t i = 0; i < received; ++i)
+    snapshot.received.push_back(static_cast<std::byte>(i * 7));
   return snapshot;
 }
 
@@ -59,7 +60,9 @@ std::vector<std::byte> datagram(const control::Outgoing& message) {
   return bytes;
 }
 
-control::Transfer transfer() { return {2, 3, 1, 8080, 1, 77, {*sys::Address::parse("10.0.1.2"), 40000}}; }
+control::Transfer transfer() {
+  return {2, 3, 1, 8080, 1, 77, {*sys::Address::parse("10.0.1.2"), 40000}};
+}
 
 }  // namespace
 
@@ -69,29 +72,37 @@ TEST_CASE("control: SipHash-2-4 agrees with its authors' vectors, in any two pie
   std::vector<std::byte> message(15);
   for (std::size_t i = 0; i < message.size(); ++i) message[i] = static_cast<std::byte>(i);
   for (std::size_t cut = 0; cut <= message.size(); ++cut)
-    CHECK(control::siphash(key, std::span(message).first(cut), std::span(message).subspan(cut)) == 0xa129ca6149be45e5);
+    CHECK(control::siphash(key, std::span(message).first(cut), std::span(message).subspan(cut)) ==
+          0xa129ca6149be45e5);
   CHECK(control::siphash(key, {}) == 0x726fdb47dd0e0e31);
 }
 
 TEST_CASE("control: a secret file is checked") {
-  CHECK_THROWS_WITH(control::Secret::load("/nonexistent/secret"), Catch::Matchers::Contains("secret generate"));
+  CHECK_THROWS_WITH(control::Secret::load("/nonexistent/secret"),
+                    Catch::Matchers::Contains("secret generate"));
   const std::string hex(64, 'a');
-  CHECK_THROWS_WITH(control::Secret::load(SecretFile("1 abcd\n").path()), Catch::Matchers::Contains(":1:"));
+  CHECK_THROWS_WITH(control::Secret::load(SecretFile("1 abcd\n").path()),
+                    Catch::Matchers::Contains(":1:"));
   CHECK_THROWS(control::Secret::load(SecretFile("0 " + hex + "\n").path()));
   CHECK_THROWS(control::Secret::load(SecretFile("1 " + hex + "\n3 " + hex + "\n").path()));
   CHECK_THROWS(control::Secret::load(SecretFile("# nothing\n").path()));
   const SecretFile open_to_all("1 " + hex + "\n");
   ::chmod(open_to_all.path().c_str(), 0644);
-  CHECK_THROWS_WITH(control::Secret::load(open_to_all.path()), Catch::Matchers::Contains("chmod 600"));
+  CHECK_THROWS_WITH(control::Secret::load(open_to_all.path()),
+                    Catch::Matchers::Contains("chmod 600"));
   CHECK_THROWS(control::Secret::generate(open_to_all.path()));  // never overwrites
 }
 
-TEST_CASE("control: keys differ by node, by direction and by secret, and the previous secret stays valid") {
+TEST_CASE(
+    "control: keys differ by node, by direction and by secret, and the previous secret stays "
+    "valid") {
   const std::string a(64, 'a');
   const std::string b(64, 'b');
   const auto rotated = control::Secret::load(SecretFile("2 " + b + "\n1 " + a + "\n").path());
   const auto old = control::Secret::load(SecretFile("1 " + a + "\n").path());
-  const auto differ = [](const abi::siphash_key& x, const abi::siphash_key& y) { return x.k0 != y.k0 || x.k1 != y.k1; };
+  const auto differ = [](const abi::siphash_key& x, const abi::siphash_key& y) {
+    return x.k0 != y.k0 || x.k1 != y.k1;
+  };
   CHECK(differ(old.pair_keys(1, 2).key[1], old.pair_keys(2, 1).key[1]));
   CHECK(differ(old.pair_keys(1, 2).key[1], old.switch_keys(1).key[1]));
   CHECK(differ(old.switch_keys(1).key[1], old.switch_keys(2).key[1]));
@@ -114,8 +125,9 @@ TEST_CASE("control: transfers of any size arrive as they were") {
   const auto secret = control::Secret::load(SecretFile().path());
   control::Sealer sealer(secret, 2, 1);
   const control::Opener opener(secret, 3);
-  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{400}, std::size_t{abi::WIRE_PAYLOAD_MAX_IPV4},
-                                 std::size_t{abi::WIRE_PAYLOAD_MAX_IPV4} + 1, std::size_t{90'000}}) {
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{1}, std::size_t{400}, std::size_t{abi::WIRE_PAYLOAD_MAX_IPV4},
+        std::size_t{abi::WIRE_PAYLOAD_MAX_IPV4} + 1, std::size_t{90'000}}) {
     const Snapshot snapshot = sample(size);
     auto messages = control::transfer_messages(transfer(), snapshot);
     std::vector<std::byte> received;
@@ -128,7 +140,8 @@ TEST_CASE("control: transfers of any size arrive as they were") {
       CHECK(bytes.size() <= 1500 - 28);
       const auto opened = opener.open(bytes);
       REQUIRE(opened);
-      CHECK(opened->header.type == (&message == &messages.back() ? abi::WIRE_COMMIT : abi::WIRE_DATA));
+      CHECK(opened->header.type ==
+            (&message == &messages.back() ? abi::WIRE_COMMIT : abi::WIRE_DATA));
       CHECK(ntohl(opened->header.payload_seq) ==
             (snapshot.rcv_nxt - static_cast<std::uint32_t>(size - received.size())).value);
       received.insert(received.end(), opened->payload.begin(), opened->payload.end());
@@ -137,7 +150,8 @@ TEST_CASE("control: transfers of any size arrive as they were") {
     REQUIRE(result);
     CHECK(*result == snapshot);
   }
-  CHECK_THROWS_AS(control::transfer_messages(transfer(), sample(abi::WIRE_SNAPSHOT_MAX + 1)), std::length_error);
+  CHECK_THROWS_AS(control::transfer_messages(transfer(), sample(abi::WIRE_SNAPSHOT_MAX + 1)),
+                  std::length_error);
 }
 
 TEST_CASE("control: every way in which a datagram can be wrong") {

@@ -31,7 +31,8 @@ Progress feed_slowly(HeadReader& reader, const std::string& text) {
 
 TEST_CASE("http: a request head is read whole and byte by byte") {
   const std::string request =
-      "GET /a/b?c=d HTTP/1.1\r\nHost: Example.org:8080\r\nX-Thing:  value \r\n\r\nGET /next HTTP/1.1\r\n";
+      "GET /a/b?c=d HTTP/1.1\r\nHost: Example.org:8080\r\nX-Thing:  value \r\n\r\nGET /next "
+      "HTTP/1.1\r\n";
   HeadReader whole(kLimit);
   REQUIRE(whole.feed(bytes(request)) == Progress::kComplete);
   HeadReader slow(kLimit);
@@ -56,34 +57,36 @@ TEST_CASE("http: targets of every form") {
     REQUIRE(reader.feed(bytes(text)) == Progress::kComplete);
     return reader.head();
   };
-  CHECK(head("GET http://[2001:db8::1]:80/x?y HTTP/1.1\r\nHost: other\r\n\r\n").host == "[2001:db8::1]");
+  CHECK(head("GET http://[2001:db8::1]:80/x?y HTTP/1.1\r\nHost: other\r\n\r\n").host ==
+        "[2001:db8::1]");
   CHECK(head("GET http://a.example HTTP/1.1\r\nHost: other\r\n\r\n").path == "/");
   CHECK(head("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n").path.empty());
   CHECK(head("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path == "*");
   CHECK(head("GET / HTTP/1.0\r\n\r\n").host.empty());
-  CHECK_FALSE(head("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n").is_idempotent());
+  CHECK_FALSE(
+      head("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n").is_idempotent());
   CHECK_FALSE(head("PATCH / HTTP/1.1\r\nHost: a\r\n\r\n").is_idempotent());
 }
 
 TEST_CASE("http: what two parsers could read differently is refused") {
   const std::vector<std::string> bad{
-      "GET / HTTP/1.1\r\n\r\n",                                                                 // no Host
-      "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",                                           // two
-      "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",                                        // folded line
-      "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",                        // TE on 1.0
-      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",                      //
-      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",                 //
+      "GET / HTTP/1.1\r\n\r\n",                                                  // no Host
+      "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",                            // two
+      "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",                         // folded line
+      "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",         // TE on 1.0
+      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",       //
+      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",  //
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",  // CL.TE
-      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n",                             // list
-      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",           // differing
-      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",           // repeated
-      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n",                               //
-      "GET / HTTP/1.1\nHost: a\n\n",                                                            // bare LF
-      "GET / HTTP/2.0\r\nHost: a\r\n\r\n",                                                      //
-      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",                                                       // h2 preface
-      "GET / HTTP/1.1\r\nHost : a\r\n\r\n",                                                     // space before colon
-      "GET /\r\nHost: a\r\n\r\n",                                                               // HTTP/0.9
-      std::string("GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", 27),                                  // NUL
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n",                    // list
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",  // differing
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",  // repeated
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n",                      //
+      "GET / HTTP/1.1\nHost: a\n\n",                                                   // bare LF
+      "GET / HTTP/2.0\r\nHost: a\r\n\r\n",                                             //
+      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",                                              // h2 preface
+      "GET / HTTP/1.1\r\nHost : a\r\n\r\n",                     // space before colon
+      "GET /\r\nHost: a\r\n\r\n",                               // HTTP/0.9
+      std::string("GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", 27),  // NUL
   };
   for (const std::string& text : bad) {
     INFO(text);

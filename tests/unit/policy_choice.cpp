@@ -9,7 +9,8 @@ using namespace tcpmig;
 
 namespace {
 
-http::RequestHead request(const std::string& method, const std::string& host, const std::string& path) {
+http::RequestHead request(const std::string& method, const std::string& host,
+                          const std::string& path) {
   http::RequestHead head;
   head.method = method;
   head.host = host;
@@ -19,11 +20,13 @@ http::RequestHead request(const std::string& method, const std::string& host, co
   return head;
 }
 
-config::Pool pool_of(std::size_t servers, config::Algorithm algorithm = config::Algorithm::kRoundRobin) {
+config::Pool pool_of(std::size_t servers,
+                     config::Algorithm algorithm = config::Algorithm::kRoundRobin) {
   config::Pool pool;
   pool.algorithm = algorithm;
   for (std::size_t i = 0; i < servers; ++i)
-    pool.servers.push_back({"server" + std::to_string(i + 1), static_cast<config::NodeId>(i + 1), 80, {}});
+    pool.servers.push_back(
+        {"server" + std::to_string(i + 1), static_cast<config::NodeId>(i + 1), 80, {}});
   return pool;
 }
 
@@ -42,7 +45,9 @@ TEST_CASE("policy: the first route whose conditions all hold wins") {
   add([](auto& r) { r.prefix = "/api", r.method = "POST", r.pool = "writes"; });
   add([](auto& r) { r.prefix = "/api", r.pool = "reads"; });
   add([](auto& r) { r.path = "/exact", r.pool = "exact"; });
-  add([](auto& r) { r.header = std::pair{"x-plan", "gold"}, r.host = "vip.example.org", r.pool = "gold"; });
+  add([](auto& r) {
+    r.header = std::pair{"x-plan", "gold"}, r.host = "vip.example.org", r.pool = "gold";
+  });
   const auto pool = [&](const http::RequestHead& head) {
     const config::Route* route = policy::match(service, head);
     return route == nullptr ? std::string("none") : route->pool;
@@ -60,7 +65,8 @@ TEST_CASE("policy: the first route whose conditions all hold wins") {
 
 TEST_CASE("policy: round robin takes turns and skips the excluded") {
   const config::Pool pool = pool_of(3);
-  for (std::uint64_t turn = 0; turn < 9; ++turn) CHECK(policy::choose(pool, turn, {}, alive) == turn % 3);
+  for (std::uint64_t turn = 0; turn < 9; ++turn)
+    CHECK(policy::choose(pool, turn, {}, alive) == turn % 3);
   CHECK(policy::choose(pool, 1, {1}, alive) == 2);
   CHECK(policy::choose(pool, 1, {1, 2}, alive) == 0);
   CHECK(policy::choose(pool, 1, {0, 1, 2}, alive) == std::nullopt);
