@@ -19,7 +19,10 @@ const char* const kAbout =
 
 const char* const kFooter = R"(
 Examples:
-  sudo tcpmig lab up && sudo tcpmig lab exec client1 -- curl -s http://203.0.113.10/
+  sudo tcpmig lab demo
+  sudo tcpmig lab up
+  sudo tcpmig lab exec server1 -- mini_httpd -u root -p 80 -d /usr/share/doc
+  sudo tcpmig lab exec client1 -- curl -s http://203.0.113.10/
   tcpmig config check /etc/tcpmig/tcpmig.toml
   sudo tcpmig switch run
 

@@ -60,7 +60,7 @@ config::Config load_config(const Globals& globals) {
 }
 
 std::string this_name(const config::Config& config, const Globals& globals) {
-  const std::string wanted = globals.node.empty() ? host_name() : globals.node;
+  std::string wanted = globals.node.empty() ? host_name() : globals.node;
   if (is_known(config, wanted)) return wanted;
   const std::string label = wanted.substr(0, wanted.find('.'));
   if (globals.node.empty() && is_known(config, label)) return label;

@@ -8,6 +8,7 @@
 #include "cli/context.hpp"
 #include "cli/failure.hpp"
 #include "cli/text_table.hpp"
+#include "lab/demo.hpp"
 #include "lab/fd_server.hpp"
 #include "lab/lab.hpp"
 
@@ -19,6 +20,13 @@ using Json = nlohmann::json;
 const std::map<std::string, config::Datapath> kDatapaths{{"auto", config::Datapath::kAuto},
                                                          {"tc", config::Datapath::kTc},
                                                          {"xdp", config::Datapath::kXdp}};
+
+const std::map<std::string, lab::ServerKind> kServerKinds{
+    {"mini_httpd", lab::ServerKind::kMiniHttpd},
+    {"nginx", lab::ServerKind::kNginx},
+    {"lighttpd", lab::ServerKind::kLighttpd},
+    {"python3", lab::ServerKind::kPython},
+    {"node", lab::ServerKind::kNode}};
 
 lab::Lab find(const std::string& name) try {
   return lab::Lab::find(name);
@@ -189,6 +197,12 @@ void add_demo(CLI::App* noun, const Globals& globals, Action& action,
   CLI::App* verb =
       noun->add_subcommand("demo", "Show a live migration, step by step, in a lab of its own");
   add_datapath(verb, lab->demo_options.datapath);
+  verb->add_option("--servers", lab->demo_options.servers,
+                   "What server1, server2, .. run: mini_httpd, nginx, lighttpd, python3, node "
+                   "(default: mini_httpd,mini_httpd,nginx)")
+      ->delimiter(',')
+      ->transform(CLI::CheckedTransformer(kServerKinds).description(""))
+      ->type_name("KIND,..");
   verb->add_option("--requests", lab->demo_options.requests,
                    "How many requests for the table of latencies")
       ->capture_default_str()
@@ -196,7 +210,7 @@ void add_demo(CLI::App* noun, const Globals& globals, Action& action,
   verb->add_flag("--keep", lab->demo_options.keep, "Leave the lab up at the end");
   verb->add_flag("--repair", lab->demo_options.repair,
                  "Show what there is on a kernel without kernel resume");
-  verb->footer("\nExample: sudo tcpmig lab demo --datapath xdp");
+  verb->footer("\nExample: sudo tcpmig lab demo --datapath xdp --servers python3,lighttpd,node");
   verb->callback([&globals, &action, lab] {
     action = [&globals, lab] { return demo(globals, lab->demo_options); };
   });

@@ -2,6 +2,7 @@
 // `tcpmig lab demo`: the programme. What each act shows and checks is in demo_*.cpp.
 #include <iostream>
 
+#include "lab/demo.hpp"
 #include "lab/demo_parts.hpp"
 #include "lab/interrupt.hpp"
 #include "lab/lab.hpp"
@@ -32,17 +33,17 @@ class Removal {
   bool keep_;
 };
 
-std::vector<StockServer> start_servers(const Lab& lab, const std::filesystem::path& directory) {
+std::vector<StockServer> start_servers(const std::vector<ServerKind>& kinds, const Lab& lab,
+                                       const std::filesystem::path& directory) {
   std::vector<StockServer> servers;
-  servers.reserve(3);
-  const std::pair<const char*, ServerKind> cast[] = {{"server1", ServerKind::kMiniHttpd},
-                                                     {"server2", ServerKind::kMiniHttpd},
-                                                     {"server3", ServerKind::kNginx}};
-  for (const auto& [node, kind] : cast)
+  servers.reserve(kinds.size());
+  for (const ServerKind kind : kinds) {
+    const std::string node = "server" + std::to_string(servers.size() + 1);
     servers.emplace_back(
         lab,
         StockServer::Options{
             .kind = kind, .node = node, .documents = directory / "www", .work = directory / node});
+  }
   return servers;
 }
 
@@ -68,7 +69,7 @@ int verdict(const Report& report, std::chrono::steady_clock::time_point begun) {
 void act_migration(const DemoOptions& options, const Lab& lab, double seconds,
                    const TemporaryDirectory& directory, Report& report) {
   std::vector<Payload> files = make_files(directory.path());
-  std::vector<StockServer> servers = start_servers(lab, directory.path());
+  std::vector<StockServer> servers = start_servers(options.servers, lab, directory.path());
   show_lab(report, lab, servers, seconds);
   Stage stage{lab, directory.path(), servers, std::move(files), report};
   show_fetches(stage);
@@ -80,9 +81,10 @@ void act_migration(const DemoOptions& options, const Lab& lab, double seconds,
 void act_repair(const DemoOptions& options, const TemporaryDirectory& directory, Report& report) {
   Lab::down(kName);
   const auto file = directory.path() / "repair.toml";
-  write_text(file, repair_config(3, directory.path()));
+  const auto count = static_cast<unsigned>(options.servers.size());
+  write_text(file, repair_config(count, directory.path()));
   const Lab lab =
-      Lab::up({.name = kName, .servers = 3, .datapath = options.datapath, .config_file = file});
+      Lab::up({.name = kName, .servers = count, .datapath = options.datapath, .config_file = file});
   show_repair(report, lab, directory.path());
 }
 
@@ -95,7 +97,8 @@ int demo(const DemoOptions& options) {
   const Removal removal(options.keep);
   Report report;
   try {
-    const Lab lab = Lab::up({.name = kName, .servers = 3, .datapath = options.datapath});
+    const auto count = static_cast<unsigned>(options.servers.size());
+    const Lab lab = Lab::up({.name = kName, .servers = count, .datapath = options.datapath});
     const auto seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
     const bool kernel_resume = show_machine(report, lab);

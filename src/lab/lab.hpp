@@ -83,13 +83,4 @@ class Lab {
   config::Config config_;
 };
 
-/// `tcpmig lab demo`: see demo.cpp. Returns the exit code.
-struct DemoOptions {
-  config::Datapath datapath = config::Datapath::kAuto;
-  unsigned requests = 1000;  ///< for the latency table
-  bool keep = false;         ///< leave the lab up at the end
-  bool repair = false;  ///< show what there is on a kernel without the kfunc, also where it has it
-};
-int demo(const DemoOptions& options);
-
 }  // namespace tcpmig::lab

@@ -103,7 +103,7 @@ bool tear_down(const std::string& lab) {
   for (const std::string& netns : namespaces_of(lab)) try {
       sys::remove_netns(netns);
     } catch (const std::exception& problem) {
-      failed.push_back(problem.what());
+      failed.emplace_back(problem.what());
     }
   if (failed.empty()) {
     fs::remove_all(paths.run);  // the evidence goes last
