@@ -146,8 +146,9 @@ Sealer::Sealer(const Secret& secret, std::uint16_t node, std::uint8_t lane)
       node_(node),
       lane_(lane) {
   using namespace std::chrono;
-  const auto seconds_now = duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
-  sequence_ = static_cast<std::uint64_t>(seconds_now) << 32;
+  // Above everything a former run can have numbered: none sends a message a nanosecond.
+  const auto now = duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();
+  sequence_ = static_cast<std::uint64_t>(now);
   for (std::uint16_t target = 1; target < abi::MAX_NODES; ++target)
     pair_keys_[target] = secret.pair_keys(node, target);
 }

@@ -25,12 +25,12 @@ const char* phrase(unsigned status) {
 
 }  // namespace
 
-std::string own_answer(unsigned status, const std::string& why) {
-  const std::string line = std::to_string(status) + " " + phrase(status);
-  const std::string body = line + ": " + why + "\n";
+std::string to_message(const OwnAnswer& answer) {
+  const std::string line = std::to_string(answer.status) + " " + phrase(answer.status);
+  const std::string body = line + ": " + answer.why + "\n";
   return "HTTP/1.1 " + line +
          "\r\nContent-Type: text/plain\r\nContent-Length: " + std::to_string(body.size()) +
-         "\r\nConnection: close\r\n\r\n" + body;
+         "\r\nConnection: close\r\n\r\n" + (answer.to_head ? std::string() : body);
 }
 
 }  // namespace tcpmig::dispatcher

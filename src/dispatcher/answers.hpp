@@ -4,7 +4,14 @@
 
 namespace tcpmig::dispatcher {
 
-/// A whole HTTP/1.1 answer of the dispatcher's own: a short body, Connection: close. Statuses: 400, 404, 408, 431, 503, 504.
-std::string own_answer(unsigned status, const std::string& why);
+/// An answer of the dispatcher's own.
+struct OwnAnswer {
+  unsigned status = 0;   ///< 400, 404, 408, 431, 503, 504
+  std::string why;       ///< the body says it
+  bool to_head = false;  ///< the request was a HEAD: the body is left out (RFC 9110, 9.3.2)
+};
+
+/// The whole HTTP/1.1 message: a short body, Connection: close.
+std::string to_message(const OwnAnswer& answer);
 
 }  // namespace tcpmig::dispatcher

@@ -27,7 +27,7 @@ using Descriptor = asio::posix::stream_descriptor;
 namespace {
 
 constexpr std::size_t kReadSize = 16 * 1024;
-constexpr std::size_t kDrainLimit = 256 * 1024;
+constexpr std::size_t kDrainLimit = 16 << 20;
 constexpr std::chrono::seconds kLinger{2};
 
 /// A descriptor and the one deadline of what is being waited for on it.
@@ -117,12 +117,15 @@ asio::awaitable<Reading> read_head(Waiter& waiter, std::size_t limit) {
   }
 }
 
-/// Sends an answer of our own and closes so that the client can read it: a close with unread data would be a RST, and that may
-/// overtake the answer. So: no more from us, then read and forget until the client ends, within bounds.
-asio::awaitable<void> answer(Worker& worker, sys::UniqueFd fd, unsigned status,
-                             const std::string& why) {
-  worker.shared().stats.answered(status);
-  const std::string text = own_answer(status, why);
+// In what follows no aggregate is made inside a co_await expression: g++ 12 destroys such a temporary
+// twice.
+
+/// Sends an answer of our own and closes so that the client can read it: a close with unread data
+/// would be a RST, and that may overtake the answer. So: no more from us, then read and forget until
+/// the client ends, within bounds.
+asio::awaitable<void> answer(Worker& worker, sys::UniqueFd fd, OwnAnswer own) {
+  worker.shared().stats.answered(own.status);
+  const std::string text = to_message(own);
   if (::send(fd.get(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) co_return;
   ::shutdown(fd.get(), SHUT_WR);
   Waiter waiter(worker.io(), std::move(fd));
@@ -139,6 +142,14 @@ asio::awaitable<void> answer(Worker& worker, sys::UniqueFd fd, unsigned status,
     }
   }
 }
+
+/// A client that has sent its request's head, and perhaps more.
+struct Asking {
+  sys::UniqueFd fd;
+  std::vector<std::byte> bytes;
+  http::RequestHead head;
+  Stamps stamps;
+};
 
 /// The chosen pool and the first server of it.
 struct Choice {
@@ -157,32 +168,35 @@ std::optional<Choice> choose(Shared& shared, const config::Service& service,
   return Choice{&pool, *index};
 }
 
-asio::awaitable<void> transfer(Worker& worker, sys::UniqueFd fd, std::vector<std::byte> bytes,
-                               const config::Service& service, Choice choice, bool idempotent,
-                               Stamps stamps) {
+asio::awaitable<void> transfer(Worker& worker, Asking asking, const config::Service& service,
+                               Choice choice) {
   Shared& shared = worker.shared();
-  auto frozen = try_freeze(std::move(fd), std::move(bytes), worker.kit());
+  const bool to_head = asking.head.method == "HEAD";
+  const auto unmovable = [&](sys::UniqueFd fd, const std::string& reason) {
+    shared.stats.freeze_refused(reason);
+    spdlog::debug("not frozen: {}", reason);
+    return answer(worker, std::move(fd),
+                  {503, "the connection cannot be moved: " + reason, to_head});
+  };
+  auto frozen = try_freeze(std::move(asking.fd), std::move(asking.bytes), worker.kit());
   if (!frozen) {
-    shared.stats.freeze_refused(frozen.error().reason);
-    spdlog::debug("not frozen: {}", frozen.error().reason);
-    co_await answer(worker, std::move(frozen.error().fd), 503,
-                    "the connection cannot be moved: " + frozen.error().reason);
+    co_await unmovable(std::move(frozen.error().fd), frozen.error().reason);
     co_return;
   }
   if (frozen->snapshot().received.size() > abi::WIRE_SNAPSHOT_MAX) {
-    const std::string why = "more received bytes than a transfer carries";
-    shared.stats.freeze_refused(why);
-    co_await answer(worker, frozen->thaw({}, {}), 503, "the connection cannot be moved: " + why);
+    co_await unmovable(frozen->thaw({}, {}), "more received bytes than a transfer carries");
     co_return;
   }
-  stamps.frozen = monotonic_ns();
+  asking.stamps.frozen = monotonic_ns();
   shared.stats.add(Counter::kFrozen);
   shared.stats.in_transfer.fetch_add(1);
   const auto task = std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*frozen),
-                                               idempotent, stamps);
+                                               asking.head.is_idempotent(), asking.stamps);
   Outcome outcome = co_await task->run(choice.index);
   shared.stats.in_transfer.fetch_sub(1);
-  if (!outcome.moved) co_await answer(worker, std::move(outcome.fd), outcome.status, outcome.why);
+  if (outcome.moved) co_return;
+  OwnAnswer own{outcome.status, std::move(outcome.why), to_head};
+  co_await answer(worker, std::move(outcome.fd), std::move(own));
 }
 
 }  // namespace
@@ -194,28 +208,31 @@ asio::awaitable<void> serve(Worker& worker, sys::UniqueFd fd, const config::Serv
       static_cast<std::int64_t>(shared.config.limits.waiting)) {
     shared.stats.waiting.fetch_sub(1);
     shared.stats.add(Counter::kTurnedAway);
-    co_await answer(worker, std::move(fd), 503, "too many connections wait for their request");
+    OwnAnswer busy{503, "too many connections wait for their request"};
+    co_await answer(worker, std::move(fd), std::move(busy));
     co_return;
   }
   Waiter waiter(worker.io(), std::move(fd));
   waiter.expire_after(shared.config.timeouts.head);
   Reading reading = co_await read_head(waiter, shared.config.limits.head_bytes);
-  Stamps stamps{.accepted = accepted_ns, .head = monotonic_ns()};
+  const Stamps stamps{.accepted = accepted_ns, .head = monotonic_ns()};
   shared.stats.waiting.fetch_sub(1);
   sys::UniqueFd client = waiter.release();
   if (!reading.head) {
-    if (reading.status != 0)
-      co_await answer(worker, std::move(client), reading.status, reading.why);
+    OwnAnswer own{reading.status, std::move(reading.why)};
+    if (own.status != 0)
+      co_await answer(worker, std::move(client), std::move(own));
     else
       shared.stats.add(Counter::kGoneWaiting);
     co_return;
   }
   shared.stats.add(Counter::kHeads);
   if (const auto choice = choose(shared, service, *reading.head)) {
-    co_await transfer(worker, std::move(client), std::move(reading.bytes), service, *choice,
-                      reading.head->is_idempotent(), stamps);
+    Asking asking{std::move(client), std::move(reading.bytes), std::move(*reading.head), stamps};
+    co_await transfer(worker, std::move(asking), service, *choice);
   } else {
-    co_await answer(worker, std::move(client), 404, "no route for this request");
+    OwnAnswer own{404, "no route for this request", reading.head->method == "HEAD"};
+    co_await answer(worker, std::move(client), std::move(own));
   }
 }
 

@@ -5,9 +5,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <utility>
 
 namespace tcpmig::dispatcher {
+namespace {
+
+/// Where the kernel has no such membarrier (CPUs in nohz_full mode): far longer than any softirq.
+constexpr std::chrono::milliseconds kInstead{200};
+
+/// kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is synchronize_rcu().
+bool wait_for_grace_period() { return ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0; }
+
+}  // namespace
 
 GracePeriod::GracePeriod() : thread_([this] { loop(); }) {}
 
@@ -38,8 +48,10 @@ void GracePeriod::loop() {
       if (waiting_.empty()) return;
       batch.swap(waiting_);
     }
-    // kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is synchronize_rcu().
-    ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+    if (!wait_for_grace_period()) {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, kInstead, [this] { return stop_; });
+    }
     for (const auto& then : batch) then();
   }
 }

@@ -33,6 +33,20 @@ void take_stamps(Stamps& stamps, const abi::wire_header& header,
   stamps.opened = be64toh(times.opened_ns);
 }
 
+/// A refused take-back that says that the flow is as it was before `first`, our first COMMIT.
+bool never_moved(const abi::wire_header& refusal, control::Generation first) {
+  switch (refusal.reason) {
+    case abi::REASON_TABLE_FULL:
+    case abi::REASON_UNKNOWN_NODE:
+    case abi::REASON_UNKNOWN_SERVICE:
+      return true;
+    case abi::REASON_NOT_ENTITLED:  // there is no entry, and another dispatcher may make one
+      return control::newer(first, ntohl(refusal.current_generation));
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 Transfer::Transfer(Worker& worker, const config::Service& service, const config::Pool& pool,
@@ -149,7 +163,11 @@ asio::awaitable<bool> Transfer::take_back() {
         moved(*answer);
         co_return false;
       }
-      if (header.reason == abi::REASON_TABLE_FULL) co_return true;  // never moved
+      if (never_moved(header, attempts_.front().generation)) co_return true;
+      if (header.reason == abi::REASON_NOT_ENTITLED) {  // it has left us, and the new owner too
+        moved(*answer);
+        co_return false;
+      }
       if (header.reason == abi::REASON_STALE_GENERATION && ++stale_ <= kMaxStale) {
         take_back_at(control::next_generation(ntohl(header.current_generation)));
         break;  // sent at once; any other refusal waits for its time, or the two of us would play ping-pong
@@ -335,17 +353,25 @@ void Transfer::moved(const Answer& answer) {
   });
 }
 
+void Transfer::send_what_came_late() {
+  std::vector<std::byte> late;
+  try {
+    late = frozen_.late_bytes();
+  } catch (const std::system_error& error) {
+    spdlog::debug("{} ended behind the lock: {}", client().str(), error.what());  // a RST
+  }
+  const bool fin = frozen_.late_fin();
+  if (late.empty() && !fin) return;
+  worker_.shared().stats.add(Counter::kLateBytes, late.size());
+  const std::size_t room =
+      client().address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
+  for (const auto& piece : craft_segments(frozen_.snapshot(), late, fin, room))
+    send_segment(piece, true);
+}
+
 void Transfer::finish() {
   worker_.consume_captures();
-  const auto late = frozen_.late_bytes();
-  const bool fin = frozen_.late_fin();
-  if (!late.empty() || fin) {
-    worker_.shared().stats.add(Counter::kLateBytes, late.size());
-    const std::size_t room =
-        client().address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
-    for (const auto& piece : craft_segments(frozen_.snapshot(), late, fin, room))
-      send_segment(piece, true);
-  }
+  send_what_came_late();
   worker_.leave(*this);
   frozen_.commit();
 }

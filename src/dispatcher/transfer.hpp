@@ -85,6 +85,7 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
   void send_segment(std::span<const std::byte> segment, bool crafted);
   [[nodiscard]] Attempt owner_by(const abi::wire_header& answer) const;
   void moved(const Answer& answer);
+  void send_what_came_late();
   void finish();  ///< after the grace period
 
   Worker& worker_;

@@ -143,9 +143,10 @@ void Worker::open_udp(const sys::Address& address, std::unique_ptr<Descriptor>& 
   const bool ipv4 = address.is_ipv4();
   sys::UniqueFd fd(sys::check(
       "socket", ::socket(address.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
-  set_option(fd.get(), ipv4 ? IPPROTO_IP : IPPROTO_IPV6, ipv4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER,
-             ipv4 ? static_cast<int>(IP_PMTUDISC_DO) : static_cast<int>(IPV6_PMTUDISC_DO),
-             "MTU_DISCOVER");
+  if (ipv4)
+    set_option(fd.get(), IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO, "IP_MTU_DISCOVER");
+  else
+    set_option(fd.get(), IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, "IPV6_MTU_DISCOVER");
   set_option(fd.get(), SOL_SOCKET, SO_RCVBUF, 4 << 20, "SO_RCVBUF");
   const auto [storage, length] = sys::Endpoint{address, 0}.to_sockaddr();
   sys::check("bind to own address " + address.str(),

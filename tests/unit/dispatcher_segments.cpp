@@ -74,9 +74,11 @@ TEST_CASE("dispatcher: late bytes become segments of the client") {
 }
 
 TEST_CASE("dispatcher: answers of our own say how long they are") {
-  const std::string answer = dispatcher::own_answer(503, "no server");
+  const std::string answer = dispatcher::to_message({503, "no server"});
   CHECK(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
   const auto body = answer.substr(answer.find("\r\n\r\n") + 4);
   CHECK(answer.find("Content-Length: " + std::to_string(body.size()) + "\r\n") != answer.npos);
   CHECK(answer.find("Connection: close\r\n") != answer.npos);
+  const std::string to_head = dispatcher::to_message({503, "no server", true});
+  CHECK(to_head == answer.substr(0, answer.find("\r\n\r\n") + 4));
 }
