@@ -43,6 +43,15 @@ std::string host_of(std::string_view authority) {
   return host;
 }
 
+/// RFC 3986, 3.2: what never stands in a host and its port.
+bool is_authority(std::string_view text) {
+  return std::ranges::none_of(text, [](unsigned char c) {
+    return c <= 0x20 || c >= 0x7f ||
+           std::string_view("/?#@,\\\"<>^`{|}").find(static_cast<char>(c)) !=
+               std::string_view::npos;
+  });
+}
+
 /// RFC 9112, 3.2: origin-form, absolute-form, authority-form (CONNECT), asterisk-form.
 void split_target(RequestHead& head) {
   std::string_view target = head.target;
@@ -80,7 +89,10 @@ std::string refuse(const RequestHead& head) {
   unsigned lengths = 0;
   unsigned encodings = 0;
   for (const auto& [name, value] : head.fields) {
-    if (equal(name, "host")) ++hosts;
+    if (equal(name, "host")) {
+      ++hosts;
+      if (!is_authority(value)) return "Host is not a name or an address";
+    }
     if (equal(name, "content-length")) {
       ++lengths;
       if (value.empty() ||

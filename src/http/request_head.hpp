@@ -32,7 +32,7 @@ enum class Progress {
 };
 
 /// Reads one request head from a growing buffer. The grammar is a library's; what it lets through although it could be smuggled is refused
-/// here: not exactly one Host on 1.1, line folding, Transfer-Encoding on 1.0 or other than exactly "chunked", more than one
+/// here: not exactly one Host on 1.1, a Host that is no authority, line folding, Transfer-Encoding on 1.0 or other than exactly "chunked", more than one
 /// Content-Length or a list as its value.
 class HeadReader {
  public:

@@ -70,7 +70,11 @@ TEST_CASE("http: targets of every form") {
 
 TEST_CASE("http: what two parsers could read differently is refused") {
   const std::vector<std::string> bad{
-      "GET / HTTP/1.1\r\n\r\n",                                                  // no Host
+      "GET / HTTP/1.1\r\n\r\n",  // no Host
+      "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: a/../b\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+      "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n",
       "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",                            // two
       "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",                         // folded line
       "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",         // TE on 1.0
