@@ -8,7 +8,8 @@
 
 enum {
 	TIMESTAMPS_SIZE = 12, /* NOP NOP TIMESTAMPS(10) */
-	PLAIN_IPV4 = ETH_HLEN + sizeof(struct iphdr), /* where the transport begins without options */
+	PLAIN_IPV4 =
+	    ETH_HLEN + sizeof(struct iphdr), /* where the transport begins without options */
 	PLAIN_IPV6 = ETH_HLEN + sizeof(struct ipv6hdr),
 };
 
@@ -49,9 +50,11 @@ static inline __u32 echoed_timestamp(const struct wire_header *h)
 	return bpf_ntohl(h->tsval_now) - (h->options & WIRE_OPT_USEC_TS ? rtt : rtt / 1000);
 }
 
-static inline void make_segment(const struct wire_header *h, const struct flow_key *flow, struct segment *segment)
+static inline void make_segment(const struct wire_header *h, const struct flow_key *flow,
+				struct segment *segment)
 {
-	__u32 window = bpf_ntohl(h->snd_wnd) >> (h->options & WIRE_OPT_WSCALE ? h->snd_wscale & 15 : 0);
+	__u32 window =
+	    bpf_ntohl(h->snd_wnd) >> (h->options & WIRE_OPT_WSCALE ? h->snd_wscale & 15 : 0);
 	__u32 size = segment_size(h);
 	__u64 sum;
 
@@ -73,7 +76,8 @@ static inline void make_segment(const struct wire_header *h, const struct flow_k
 		*(__be32 *)(segment->options + 8) = bpf_htonl(echoed_timestamp(h));
 	}
 	/* payload_csum is the sum of the payload as it lies in memory: it needs no swap */
-	sum = h->payload_csum + address_sum(flow->family, &flow->client) + address_sum(flow->family, &flow->vip);
+	sum = h->payload_csum + address_sum(flow->family, &flow->client) +
+	      address_sum(flow->family, &flow->vip);
 	sum += bpf_htonl(IPPROTO_TCP) + (__u64)bpf_htonl(size + bpf_ntohl(h->payload_length));
 	for (__u32 i = 0; i < sizeof(*segment) / 4; i++)
 		sum += ((const address_word *)segment)[i];
@@ -113,7 +117,8 @@ static inline long store_ipv6(struct __sk_buff *skb, const struct flow_key *flow
 
 /* Turns the datagram into the segment. The shrink takes the bytes behind the IP header away; it also ends a checksum that the sender
  * left to hardware (CHECKSUM_PARTIAL on veth): from here on the kernel verifies the one made here. */
-static inline long convert(struct __sk_buff *skb, const struct wire_header *h, const struct flow_key *flow)
+static inline long convert(struct __sk_buff *skb, const struct wire_header *h,
+			   const struct flow_key *flow)
 {
 	__u32 size = segment_size(h), length = size + bpf_ntohl(h->payload_length);
 	__s32 surplus = sizeof(struct udphdr) + sizeof(*h) - size;
@@ -125,14 +130,16 @@ static inline long convert(struct __sk_buff *skb, const struct wire_header *h, c
 	error = bpf_skb_adjust_room(skb, -surplus, BPF_ADJ_ROOM_NET, 0);
 	if (error)
 		return error;
-	error = flow->family == FAMILY_IPV4 ? store_ipv4(skb, flow, length) : store_ipv6(skb, flow, length);
+	error = flow->family == FAMILY_IPV4 ? store_ipv4(skb, flow, length)
+					    : store_ipv6(skb, flow, length);
 	if (error)
 		return error;
 	l4 = flow->family == FAMILY_IPV4 ? PLAIN_IPV4 : PLAIN_IPV6;
 	if (size == sizeof(segment))
 		return bpf_skb_store_bytes(skb, l4, &segment, sizeof(segment),
 					   BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
-	return bpf_skb_store_bytes(skb, l4, &segment, sizeof(segment.tcp), BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+	return bpf_skb_store_bytes(skb, l4, &segment, sizeof(segment.tcp),
+				   BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
 }
 
 #endif

@@ -27,7 +27,7 @@ bool Confirmations::look(Search& search, TimePoint now) {
 
 void Confirmations::look(const Opened& opened, TimePoint now) {
   Search search{opened, 0, now};
-  if (!look(search, now)) searches_.push_back(std::move(search));
+  if (!look(search, now)) searches_.push_back(search);
 }
 
 bool Confirmations::ask(const abi::flow_key& flow, const abi::wire_header& question,
@@ -52,9 +52,9 @@ TimePoint Confirmations::due() const {
 }
 
 void Confirmations::run(TimePoint now) {
-  std::vector<Search> searches = std::exchange(searches_, {});
-  for (Search& search : searches)
-    if (search.next > now || !look(search, now)) searches_.push_back(std::move(search));
+  const std::vector<Search> searches = std::exchange(searches_, {});
+  for (Search search : searches)
+    if (search.next > now || !look(search, now)) searches_.push_back(search);
 }
 
 bool backlog_full(sys::SockDiag& diag, const sys::Endpoint& local) {

@@ -63,8 +63,9 @@ std::string state_name(unsigned state) {
       return "LISTEN";
     case BPF_TCP_CLOSING:
       return "CLOSING";
+    default:
+      return std::to_string(state);
   }
-  return std::to_string(state);
 }
 
 }  // namespace

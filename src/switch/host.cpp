@@ -155,7 +155,7 @@ std::vector<sys::Route> Host::wanted_routes(const config::Config& config) const 
     const auto want = [&](const Hop& hop, const sys::Prefix& block,
                           std::optional<sys::Route>& first) {
       if (!hop.next) return;
-      routes.push_back({.destination = block, .gateway = *hop.next, .oif = hop.ifindex});
+      routes.push_back({.destination = block, .gateway = hop.next, .oif = hop.ifindex});
       if (node.role == config::Role::kDispatcher && !first) first = routes.back();
     };
     const Reach reached = reach(node);
