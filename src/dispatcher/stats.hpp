@@ -20,19 +20,19 @@ namespace tcpmig::dispatcher {
 std::uint64_t monotonic_ns();
 
 /// What is counted, in the order of a connection's life. X(NAME, json_name)
-#define DISPATCHER_COUNTERS(X)                                                                     \
-  X(kAccepted, "accepted")                                                                         \
-  X(kTurnedAway, "turned_away_waiting_full")                                                       \
-  X(kHeads, "heads")                                                                               \
-  X(kGoneWaiting, "client_gone_waiting")                                                           \
-  X(kFrozen, "frozen")                                                                             \
-  X(kFreezeRefused, "freeze_refused")                                                              \
-  X(kCommitsSent, "commits_sent")                                                                  \
-  X(kCommitsRepeated, "commits_repeated") X(kTransferred, "transferred")                           \
-      X(kNextServer, "tried_next_server") X(kSilent, "silent_servers") X(kTakenBack, "taken_back") \
-          X(kCapturesSent, "captures_sent_on") X(kCapturesLost, "captures_without_transfer")       \
-              X(kLateBytes, "late_bytes") X(kLateAnswers, "late_answers")                          \
-                  X(kBadMessages, "bad_messages")
+#define DISPATCHER_COUNTERS(X)                                                                    \
+  X(kAccepted, "accepted")                                                                        \
+  X(kTurnedAway, "turned_away_waiting_full")                                                      \
+  X(kHeads, "heads")                                                                              \
+  X(kGoneWaiting, "client_gone_waiting")                                                          \
+  X(kFrozen, "frozen")                                                                            \
+  X(kFreezeRefused, "freeze_refused")                                                             \
+  X(kCommitsSent, "commits_sent")                                                                 \
+  X(kCommitsRepeated, "commits_repeated")                                                         \
+  X(kTransferred, "transferred") X(kNextServer, "tried_next_server") X(kSilent, "silent_servers") \
+      X(kTakenBack, "taken_back") X(kCapturesSent, "captures_sent_on")                            \
+          X(kCapturesLost, "captures_without_transfer") X(kLateBytes, "late_bytes")               \
+              X(kLateAnswers, "late_answers") X(kBadMessages, "bad_messages")
 
 enum class Counter {
 #define X(name, json) name,

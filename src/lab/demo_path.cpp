@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <memory>
 
 #include "lab/demo_parts.hpp"
@@ -57,13 +58,13 @@ std::string get_on(const std::string& path, bool last) {
   return get("/" + path, last ? "Connection: close\r\n" : "");
 }
 
-/// A connection that has been moved to nginx by its first request (mini_httpd closes after each
-/// answer): asked for until round robin gives one.
+/// A connection that has been moved by its first request to a server that keeps it: asked for until
+/// round robin gives one.
 std::unique_ptr<HttpClient> kept_connection(const Stage& stage, const sys::Endpoint& target) {
   for (int attempt = 0; attempt < 20; ++attempt) {
     auto client = std::make_unique<HttpClient>(stage.lab.node("client1").netns, target);
     client->send(get_on(stage.files.front().name, false));
-    if (client->receive().headers["server"].starts_with("nginx")) return client;
+    if (client->receive().keeps_alive) return client;
   }
   return nullptr;
 }
@@ -71,7 +72,8 @@ std::unique_ptr<HttpClient> kept_connection(const Stage& stage, const sys::Endpo
 /// The first request moves the connection; the others must go straight on.
 void show_keep_alive(const Stage& stage, const sys::Endpoint& target) {
   const auto client = kept_connection(stage, target);
-  if (!stage.report.check(client != nullptr, "no connection came to nginx")) return;
+  if (!stage.report.check(client != nullptr, "no connection came to a server that keeps it"))
+    return;
   const Payload& file = stage.files.front();
   unsigned right = 0;
   const Around around = observe(stage, [&] {
@@ -110,7 +112,9 @@ void show_path(Stage& stage) {
   const config::Service& service = stage.lab.config().services.at(0);
   for (const sys::Address& vip : {service.vip4, service.vip6}) {
     show_download(stage, {vip, service.port});
-    show_keep_alive(stage, {vip, service.port});
+    const bool kept = std::ranges::any_of(
+        stage.servers, [](const StockServer& server) { return keeps_alive(server.kind()); });
+    if (kept) show_keep_alive(stage, {vip, service.port});
   }
 }
 

@@ -38,6 +38,8 @@ Response parse_head(const std::string& head) {
     const auto value = line.find_first_not_of(' ', colon + 1);
     response.headers[lower(line.substr(0, colon))] = line.substr(value, line.size() - value - 1);
   }
+  response.keeps_alive =
+      head.starts_with("HTTP/1.1") && lower(response.headers["connection"]) != "close";
   return response;
 }
 

@@ -15,6 +15,7 @@ struct Response {
   std::map<std::string, std::string> headers;  ///< names in lower case
   std::string body;
   bool complete = false;
+  bool keeps_alive = false;  ///< HTTP/1.1, and not "Connection: close"
 };
 
 class HttpClient {

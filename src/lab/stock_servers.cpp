@@ -121,6 +121,10 @@ std::string to_string(ServerKind kind) {
   throw std::logic_error("ServerKind");
 }
 
+bool keeps_alive(ServerKind kind) {
+  return kind != ServerKind::kMiniHttpd && kind != ServerKind::kPython;
+}
+
 std::optional<fs::path> find_server(ServerKind kind) {
   for (const fs::path directory : {"/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"})
     if (fs::path file = directory / to_string(kind); ::access(file.c_str(), X_OK) == 0) return file;

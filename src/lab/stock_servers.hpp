@@ -14,6 +14,8 @@ namespace tcpmig::lab {
 
 enum class ServerKind { kMiniHttpd, kNginx, kLighttpd, kPython, kNode };
 std::string to_string(ServerKind kind);
+/// Does it answer more than one request on a connection, as it comes?
+bool keeps_alive(ServerKind kind);
 /// The program of a kind; nullopt: not installed.
 std::optional<std::filesystem::path> find_server(ServerKind kind);
 
