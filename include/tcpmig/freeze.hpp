@@ -22,7 +22,8 @@ class Unsupported : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A TCP segment of the peer that arrived while a socket was locked: header and data, as received (network order).
+/// A TCP segment of the peer that arrived while a socket was locked: header and data, as received (network order). TCP has not seen it:
+/// its checksum may be wrong.
 struct CapturedSegment {
   std::uint64_t cookie = 0;      ///< of the socket (SO_COOKIE)
   std::vector<std::byte> bytes;  ///< TCP header and data
@@ -93,7 +94,7 @@ class Frozen {
   void commit() noexcept;
   /// Gives the connection back, unlocked, with the descriptor. The captured segments (given by the caller, in order) are put back
   /// through `inject` (a function that gives one whole IP packet to the kernel as if received; see sys::Tun). Segments of other
-  /// sockets (cookie) are left out. What inject does not deliver the client sends again; it must not throw.
+  /// sockets (cookie), and damaged ones, are left out. What inject does not deliver the client sends again; it must not throw.
   sys::UniqueFd thaw(std::span<const CapturedSegment> captured,
                      const std::function<void(std::span<const std::byte>)>& inject);
 

@@ -58,12 +58,13 @@ struct Snapshot {
   sys::Endpoint peer;
 
   Seq rcv_nxt;  ///< the number after the last byte of `received`: that of the next byte, or of the FIN
-  Seq snd_una;                      ///< oldest byte not acknowledged by the peer
-  Seq snd_nxt;                      ///< next byte to send; sent holds [snd_una, snd_nxt)
-  std::vector<std::byte> received;  ///< acknowledged, not yet consumed: [rcv_nxt - size, rcv_nxt)
-  bool peer_closed = false;         ///< the peer's FIN has come (CLOSE_WAIT); rcv_nxt omits it
-  std::vector<std::byte> sent;      ///< sent, not acknowledged: [snd_una, snd_nxt)
-  std::vector<std::byte> unsent;    ///< written by the application, not sent: from snd_nxt on
+  Seq snd_una;  ///< oldest byte not acknowledged by the peer
+  Seq snd_nxt;  ///< next byte to send; sent holds [snd_una, snd_nxt)
+  std::vector<std::byte>
+      received;  ///< not yet consumed: [rcv_nxt - size, rcv_nxt); acknowledged, but for what was captured since the freeze
+  bool peer_closed = false;       ///< the peer's FIN has come (CLOSE_WAIT); rcv_nxt omits it
+  std::vector<std::byte> sent;    ///< sent, not acknowledged: [snd_una, snd_nxt)
+  std::vector<std::byte> unsent;  ///< written by the application, not sent: from snd_nxt on
 
   std::optional<RepairWindow> window;  ///< nullopt: only snd_wnd is known
   std::uint32_t snd_wnd = 0;           ///< the peer's window, bytes

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <sstream>
@@ -43,6 +44,21 @@ std::optional<std::string> find_own_cgroup(std::string_view cgroups) {
   for (std::string line; std::getline(lines, line);)
     if (line.starts_with("0::/")) return line.substr(3);
   return std::nullopt;
+}
+
+std::vector<std::filesystem::path> find_cgroups(
+    const std::function<bool(const std::string&)>& wanted) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> found;
+  const auto mount = find_cgroup2(read_text("/proc/mounts"));
+  if (!mount) return found;
+  std::error_code gone;  // cgroups come and go while we look
+  for (fs::recursive_directory_iterator entry(*mount, gone), end; entry != end;
+       entry.increment(gone))
+    if (entry->is_directory(gone) && wanted(entry->path().filename()))
+      found.push_back(entry->path());
+  std::ranges::reverse(found);
+  return found;
 }
 
 ProcessCgroup::ProcessCgroup(const std::string& name) {

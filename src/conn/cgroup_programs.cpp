@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -52,6 +53,9 @@ void CgroupPrograms::attach_dump() {
   const std::lock_guard guard(programs_mutex);
   if (dump_) return;
   std::unique_ptr<dump, Destroy> skeleton(dump__open_and_load());
+  if (!skeleton && !std::filesystem::exists("/sys/kernel/btf/vmlinux"))
+    throw std::runtime_error(
+        "the kernel has no type information (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)");
   if (!skeleton) sys::check("load the dump program", -1);
   skeleton->links.dump_socket =
       attach(skeleton->progs.dump_socket, cgroup_.fd(), "attach the dump program");

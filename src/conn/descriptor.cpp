@@ -66,7 +66,7 @@ std::optional<std::pair<sys::UniqueFd, std::string>> receive_descriptor(int unix
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control.bytes.data();
-  message.msg_controllen = control.bytes.size();
+  message.msg_controllen = CMSG_LEN(sizeof(int));  // CMSG_SPACE has room for a second one
   // A stream ends a read at the bytes that a descriptor hangs on: one read is one frame.
   const ssize_t got =
       sys::check("recvmsg of a descriptor", ::recvmsg(unix_socket, &message, MSG_CMSG_CLOEXEC));

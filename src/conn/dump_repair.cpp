@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "conn/dump.hpp"
 #include "conn/endpoints.hpp"
@@ -61,6 +62,10 @@ void dump_info(int fd, abi::tcp_dump& state) {
   state.rcv_wscale = options.wscale.rcv;
 }
 
+std::uint8_t dump_state(int fd) {
+  return get_option<::tcp_info>(fd, IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO").tcpi_state;
+}
+
 void dump_sequence(int fd, abi::tcp_dump& state) {
   state.rcv_nxt = dump_queue_end(fd, Queue::kReceive).value;
   state.write_seq = dump_queue_end(fd, Queue::kSend).value;
@@ -102,6 +107,9 @@ Dump dump_by_repair(int fd) {
   const RepairVisit repair(fd);
   state.now_ns = monotonic_ns();
   dump_sequence(fd, state);
+  // A FIN that has slipped in between would count as a byte: the state belongs to the numbers.
+  if (const std::uint8_t before = std::exchange(state.state, dump_state(fd)); before != state.state)
+    dump_sequence(fd, state);
   dump_window_into(fd, state);
   state.mss_clamp = dump_mss(fd);
   if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0) state.tsval_now = dump_tsval(fd);

@@ -126,8 +126,10 @@ sys::UniqueFd Frozen::thaw(std::span<const CapturedSegment> captured,
   const std::uint64_t own = cookie();
   state_->lock.open();
   for (const CapturedSegment& segment : captured) {
+    const Snapshot& snapshot = state_->snapshot;
     if (segment.cookie != 0 && segment.cookie != own) continue;
-    conn::give_packets(state_->snapshot.peer, state_->snapshot.local, segment.bytes, inject);
+    if (!conn::is_intact(snapshot.peer, snapshot.local, segment.bytes)) continue;
+    conn::give_packets(snapshot.peer, snapshot.local, segment.bytes, inject);
   }
   return std::move(state_->fd);
 }

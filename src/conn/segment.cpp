@@ -120,4 +120,14 @@ bool give_packets(const sys::Endpoint& from, const sys::Endpoint& to,
   return true;
 }
 
+bool is_intact(const sys::Endpoint& from, const sys::Endpoint& to,
+               std::span<const std::byte> segment) {
+  tcphdr header{};
+  if (segment.size() < sizeof(header)) return false;
+  std::memcpy(&header, segment.data(), sizeof(header));
+  const std::uint32_t pseudo = add_up({}, pseudo_header(from.address, to.address, segment.size()));
+  if (add_up(segment, pseudo) == 0xffff) return true;
+  return ntohs(header.check) % 0xffffU == pseudo % 0xffffU;  // zero has two forms
+}
+
 }  // namespace tcpmig::conn

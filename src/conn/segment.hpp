@@ -17,4 +17,10 @@ bool give_packets(const sys::Endpoint& from, const sys::Endpoint& to,
                   std::span<const std::byte> segment,
                   const std::function<void(std::span<const std::byte>)>& give);
 
+/// Is this segment as `from` sent it to `to`? A socket filter may see one before TCP has verified it.
+/// Its checksum is right, or is that of the pseudo header alone (CHECKSUM_PARTIAL: of this machine, or
+/// joined by GRO, which has verified it).
+bool is_intact(const sys::Endpoint& from, const sys::Endpoint& to,
+               std::span<const std::byte> segment);
+
 }  // namespace tcpmig::conn

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <stdexcept>
 #include <string_view>
 
 #include <boost/asio/buffer.hpp>
@@ -52,6 +53,20 @@ bool is_authority(std::string_view text) {
   });
 }
 
+/// Length of "http://" or "https://" at the start; 0: it is no absolute-form (RFC 9112, 3.2.2).
+std::size_t scheme_length(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"})
+    if (equal(target.substr(0, scheme.size()), scheme)) return scheme.size();
+  return 0;
+}
+
+/// The authority of an absolute-form target.
+std::string_view authority_of(std::string_view target) {
+  const std::size_t scheme = scheme_length(target);
+  target.remove_prefix(scheme);
+  return scheme == 0 ? std::string_view() : target.substr(0, target.find_first_of("/?"));
+}
+
 /// RFC 9112, 3.2: origin-form, absolute-form, authority-form (CONNECT), asterisk-form.
 void split_target(RequestHead& head) {
   std::string_view target = head.target;
@@ -59,8 +74,8 @@ void split_target(RequestHead& head) {
     head.host = host_of(target);
     return;
   }
-  if (const auto scheme = target.find("://"); !target.starts_with('/') && scheme != target.npos) {
-    target.remove_prefix(scheme + 3);
+  if (const std::size_t scheme = scheme_length(target); scheme != 0) {
+    target.remove_prefix(scheme);
     const auto slash = std::min(target.find_first_of("/?"), target.size());
     head.host = host_of(target.substr(0, slash));
     target.remove_prefix(slash);
@@ -104,6 +119,8 @@ std::string refuse(const RequestHead& head) {
       if (!equal(value, "chunked")) return "Transfer-Encoding is not exactly \"chunked\"";
     }
   }
+  if (!is_authority(authority_of(head.target)))
+    return "the target's host is not a name or an address";
   if (head.version != 10 && head.version != 11) return "neither HTTP/1.0 nor HTTP/1.1";
   if (head.version == 11 && hosts != 1) return "not exactly one Host field";
   if (hosts > 1) return "more than one Host field";
@@ -176,7 +193,11 @@ Progress HeadReader::feed(std::span<const std::byte> all) {
   if (!s.looks_like_http(all)) return Progress::kBad;
   boost::system::error_code error;
   const auto fresh = all.subspan(s.parsed);
-  s.parsed += s.parser.put(boost::asio::const_buffer(fresh.data(), fresh.size()), error);
+  try {
+    s.parsed += s.parser.put(boost::asio::const_buffer(fresh.data(), fresh.size()), error);
+  } catch (const std::length_error&) {  // a name or a value of 64 KB
+    return Progress::kTooLarge;
+  }
   if (error == beast::error::need_more) {
     if (all.size() >= s.limit) return Progress::kTooLarge;
     return s.blank_line ? s.bad("a line does not end with CR LF") : Progress::kMore;

@@ -11,6 +11,7 @@
 
 struct bpf_object;
 struct bpf_map;
+struct bpf_map_info;
 
 namespace tcpmig::sys {
 
@@ -35,6 +36,9 @@ class PinDirectory {
  private:
   std::filesystem::path path_;
 };
+
+/// Removes the directory of a role's pins and those of its node and instance, as far as they are empty.
+void remove_empty_pins(const std::filesystem::path& pins);
 
 /// Before loading: for each map of `object` that is pinned in `pins` with the same type, key, value size, max_entries and flags,
 /// reuses it; otherwise the pin is stale and is removed (a new map is made). Names in `never` are left out (.rodata, .bss ..).
@@ -61,6 +65,9 @@ bool is_tc_attached(int ifindex, TcHook hook, int prog_fd, const PinDirectory& p
 /// has no native XDP or a foreign program is attached.
 void attach_xdp(int ifindex, int prog_fd, const PinDirectory& pins, const std::string& pin_name);
 void detach_xdp(const PinDirectory& pins, const std::string& pin_name);
+
+/// What the kernel says about a map (struct of linux/bpf.h).
+bpf_map_info map_info(int map_fd);
 
 /// Raw map access by descriptor, in terms of trivially copyable keys and values. Throws std::system_error, except that a missing key
 /// is nullopt/false.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <bpf/libbpf.h>
+#include <linux/bpf.h>
 #include <spdlog/spdlog.h>
 
 #include <cstdarg>
@@ -19,13 +20,6 @@ int log_from_libbpf(libbpf_print_level /*level*/, const char* format, va_list ar
   while (text.ends_with('\n')) text.remove_suffix(1);
   spdlog::debug("{}", text);
   return length;
-}
-
-bpf_map_info info_of(int map_fd) {
-  bpf_map_info info{};
-  std::uint32_t length = sizeof info;
-  check_errno("ask for BPF map info", bpf_obj_get_info_by_fd(map_fd, &info, &length));
-  return info;
 }
 
 /// The kernel adds BPF_F_RDONLY_PROG to device maps by itself.
@@ -50,6 +44,13 @@ int possible_cpus() { return check_errno("count CPUs", libbpf_num_possible_cpus(
 
 void route_libbpf_log() { libbpf_set_print(log_from_libbpf); }
 
+bpf_map_info map_info(int map_fd) {
+  bpf_map_info info{};
+  std::uint32_t length = sizeof info;
+  check_errno("ask for BPF map info", bpf_obj_get_info_by_fd(map_fd, &info, &length));
+  return info;
+}
+
 void adopt_pinned_maps(bpf_object* object, const PinDirectory& pins) {
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, object) {
@@ -57,7 +58,7 @@ void adopt_pinned_maps(bpf_object* object, const PinDirectory& pins) {
     const std::string name = bpf_map__name(map);
     const auto pinned = pins.open(name);
     if (!pinned) continue;
-    if (is_same_layout(map, info_of(pinned->get()))) {
+    if (is_same_layout(map, map_info(pinned->get()))) {
       check_errno("reuse pinned map " + name, bpf_map__reuse_fd(map, pinned->get()));
     } else {
       spdlog::warn("pinned map {} has another layout: it starts empty", name);
@@ -73,12 +74,12 @@ void pin_maps(bpf_object* object, const PinDirectory& pins) {
     const std::string name = bpf_map__name(map);
     const int fd = check_errno("map " + name + " is not loaded", bpf_map__fd(map));
     const auto pinned = pins.open(name);
-    if (!pinned || info_of(pinned->get()).id != info_of(fd).id) pins.pin(fd, name);
+    if (!pinned || map_info(pinned->get()).id != map_info(fd).id) pins.pin(fd, name);
   }
 }
 
 std::uint32_t detail::check_map_layout(int map_fd, std::size_t key_size, std::size_t value_size) {
-  const bpf_map_info info = info_of(map_fd);
+  const bpf_map_info info = map_info(map_fd);
   const bool per_cpu = info.type == BPF_MAP_TYPE_PERCPU_HASH ||
                        info.type == BPF_MAP_TYPE_PERCPU_ARRAY ||
                        info.type == BPF_MAP_TYPE_LRU_PERCPU_HASH;

@@ -56,4 +56,10 @@ bool PinDirectory::unpin(const std::string& name) const {
 
 void PinDirectory::remove_all() const { std::filesystem::remove_all(path_); }
 
+void remove_empty_pins(const std::filesystem::path& pins) {
+  std::error_code ignored;  // a directory that is not empty stays
+  for (const auto& path : {pins, pins.parent_path(), pins.parent_path().parent_path()})
+    std::filesystem::remove(path, ignored);
+}
+
 }  // namespace tcpmig::sys

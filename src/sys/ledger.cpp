@@ -66,6 +66,7 @@ Json to_json(const Route& route) {
             {"table", route.table},
             {"local", route.local}};
   if (route.gateway) json["gateway"] = route.gateway->str();
+  if (route.mtu != 0) json["mtu"] = route.mtu;
   return json;
 }
 
@@ -85,7 +86,8 @@ Route route_from(const Json& json) {
               .gateway = {},
               .oif = json.at("oif"),
               .table = json.at("table"),
-              .local = json.at("local")};
+              .local = json.at("local"),
+              .mtu = json.value("mtu", 0U)};
   if (json.contains("gateway")) route.gateway = prefix_from(json.at("gateway")).address;
   return route;
 }

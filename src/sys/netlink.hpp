@@ -22,6 +22,8 @@ struct Route {
   std::uint32_t table =
       254;  ///< RT_TABLE_MAIN; a local route that says so goes to table local, as with iproute2
   bool local = false;  ///< type local (a whole block taken in, dev lo)
+  std::uint32_t mtu =
+      0;  ///< locked (older kernels forward IPv6 by no other); 0 = that of the interface
   bool operator==(const Route&) const = default;
 };
 
@@ -83,8 +85,8 @@ class Netlink {
   bool remove_route(const Route& route);
   bool add_rule(const Rule& rule);
   bool remove_rule(const Rule& rule);
-  /// What the kernel would use now to reach `destination` (RTM_GETROUTE): gateway (if any), oif.
-  /// nullopt: unreachable.
+  /// What the kernel would use now to reach `destination` (RTM_GETROUTE): gateway (if any), oif, the
+  /// route's own MTU (if it has one). nullopt: unreachable.
   std::optional<Route> route_to(const Address& destination);
 
  private:

@@ -48,6 +48,32 @@ void put_route(NetlinkRequest& request, const Route& route, std::uint8_t scope) 
   if (route.oif != 0) request.put_u32(RTA_OIF, static_cast<std::uint32_t>(route.oif));
 }
 
+/// Not when deleting: a route of ours is to go whatever its MTU is now.
+void put_mtu(NetlinkRequest& request, const Route& route) {
+  if (route.mtu == 0) return;
+  request.nest(RTA_METRICS, [&] {
+    request.put_u32(RTAX_LOCK, 1U << RTAX_MTU);
+    request.put_u32(RTAX_MTU, route.mtu);
+  });
+}
+
+/// Of RTA_METRICS.
+std::uint32_t parse_mtu(const nlattr& metrics) {
+  std::uint32_t mtu = 0;
+  for_each_nested(metrics, [&](int type, const nlattr& attribute) {
+    if (type == RTAX_MTU) mtu = attribute_u32(attribute);
+  });
+  return mtu;
+}
+
+/// Of RTA_CACHEINFO: such an answer speaks of what was learned of a path, too (an MTU among it).
+bool expires(const nlattr& attribute) {
+  rta_cacheinfo info{};
+  if (mnl_attr_get_payload_len(&attribute) < sizeof info) return false;
+  std::memcpy(&info, mnl_attr_get_payload(&attribute), sizeof info);
+  return info.rta_expires != 0;
+}
+
 /// RTA_VIA: a gateway of the other family: struct rtvia, a family of two bytes and the address.
 std::optional<Address> parse_via(const nlattr& attribute) {
   const auto* via = static_cast<const char*>(mnl_attr_get_payload(&attribute));
@@ -66,13 +92,17 @@ Route parse_route(const nlmsghdr& message) {
               .local = header.rtm_type == RTN_LOCAL};
   route.destination.address = header.rtm_family == AF_INET ? Address::from_v4({}) : Address{};
   route.destination.length = header.rtm_dst_len;
+  bool learned = false;
   for_each_attribute(message, sizeof(rtmsg), [&](int type, const nlattr& attribute) {
     if (type == RTA_DST) route.destination.address = attribute_address(attribute);
     if (type == RTA_GATEWAY) route.gateway = attribute_address(attribute);
     if (type == RTA_VIA) route.gateway = parse_via(attribute);
     if (type == RTA_OIF) route.oif = static_cast<int>(attribute_u32(attribute));
     if (type == RTA_TABLE) route.table = attribute_u32(attribute);
+    if (type == RTA_METRICS) route.mtu = parse_mtu(attribute);
+    if (type == RTA_CACHEINFO) learned = expires(attribute);
   });
+  if (learned) route.mtu = 0;
   return route;
 }
 
@@ -145,7 +175,7 @@ std::string to_string(const Route& route) {
   return (set.local ? "local " : "") + set.destination.str() +
          (set.gateway ? " via " + set.gateway->str() : "") +
          (set.oif != 0 ? " dev #" + std::to_string(set.oif) : "") + " table " +
-         std::to_string(set.table);
+         std::to_string(set.table) + (set.mtu != 0 ? " mtu lock " + std::to_string(set.mtu) : "");
 }
 
 std::string to_string(const Rule& rule) {
@@ -182,6 +212,7 @@ bool Netlink::add_route(const Route& route) {
   const Route wanted = as_set(route);
   NetlinkRequest request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL);
   put_route(request, wanted, scope_of(wanted));
+  put_mtu(request, wanted);
   const auto outcome = exchange(fd_.get(), request, ++sequence_);
   if (outcome.error == EEXIST &&
       std::ranges::any_of(routes_beside(fd_.get(), sequence_, wanted),

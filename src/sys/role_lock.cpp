@@ -6,19 +6,20 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
-#include <stdexcept>
+#include <fstream>
 
+#include "sys/bpf.hpp"
 #include "sys/check.hpp"
+#include "sys/errors.hpp"
 
 namespace tcpmig::sys {
 namespace {
 
-std::string content(int fd) {
-  std::array<char, 32> text{};
-  const auto length = ::pread(fd, text.data(), text.size(), 0);
-  const std::string all(text.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
-  return all.substr(0, all.find('\n'));
+std::string first_line(const std::filesystem::path& file) {
+  std::string line;
+  std::ifstream input(file);
+  std::getline(input, line);
+  return line;
 }
 
 /// False when the file was removed (or replaced) between open() and flock(): then the lock locks
@@ -61,19 +62,36 @@ std::filesystem::path RolePaths::ledger(const std::string& role) const {
   return run() / (role + ".ledger.json");
 }
 
+std::optional<UniqueFd> try_lock(const std::filesystem::path& file) {
+  for (;;) {
+    UniqueFd fd(
+        check("open " + file.string(), ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)));
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) < 0) {
+      if (errno != EWOULDBLOCK) check("flock " + file.string(), -1);
+      return std::nullopt;
+    }
+    if (is_still(fd.get(), file)) return fd;
+  }
+}
+
 RoleLock::RoleLock(const RolePaths& paths, const std::string& role) {
   std::filesystem::create_directories(paths.run());
   const std::filesystem::path file = paths.run() / (role + ".lock");
-  do {
-    fd_.reset(
-        check("open " + file.string(), ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)));
-    if (::flock(fd_.get(), LOCK_EX | LOCK_NB) < 0) {
-      if (errno != EWOULDBLOCK) check("flock " + file.string(), -1);
-      throw std::runtime_error(role + " of node " + paths.node + " is already running (pid " +
-                               content(fd_.get()) + "): stop it first");
-    }
-  } while (!is_still(fd_.get(), file));
+  auto locked = try_lock(file);
+  if (!locked)
+    throw AlreadyRunning(role + " of node " + paths.node + " is already running (pid " +
+                         first_line(file) + "): stop it first");
+  fd_ = std::move(*locked);
   write_pid(fd_.get(), file);
+}
+
+void remove_traces(const RolePaths& paths, const std::string& role) {
+  remove_empty_pins(paths.pins(role));
+  std::error_code ignored;
+  std::filesystem::remove(paths.socket(role), ignored);
+  std::filesystem::remove(paths.run() / (role + ".lock"), ignored);  // who waits for it looks again
+  std::filesystem::remove(paths.run(), ignored);
+  std::filesystem::remove(paths.run().parent_path(), ignored);
 }
 
 }  // namespace tcpmig::sys

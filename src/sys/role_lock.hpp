@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "sys/unique_fd.hpp"
@@ -21,8 +22,12 @@ struct RolePaths {
   [[nodiscard]] std::filesystem::path ledger(const std::string& role) const;
 };
 
+/// An exclusive flock on a file, which is made if need be; nullopt: somebody else holds it. True to its name also where the file
+/// was removed by its last holder in the meantime.
+std::optional<UniqueFd> try_lock(const std::filesystem::path& file);
+
 /// flock on run()/<role>.lock, with the pid inside: a second start of the same role says
-/// "dispatcher of node dispatcher1 is already running (pid 123): stop it first". Throws std::runtime_error then.
+/// "dispatcher of node dispatcher1 is already running (pid 123): stop it first". Throws AlreadyRunning then.
 class RoleLock {
  public:
   RoleLock(const RolePaths& paths, const std::string& role);
@@ -30,5 +35,9 @@ class RoleLock {
  private:
   UniqueFd fd_;
 };
+
+/// The end of a role's `down`, under its lock: its socket (left by a crash), its lock file, and the directories of the node
+/// and of the instance, here and in bpffs, as far as nobody else uses them.
+void remove_traces(const RolePaths& paths, const std::string& role);
 
 }  // namespace tcpmig::sys

@@ -14,6 +14,7 @@ namespace tcpmig::sys {
 namespace {
 
 constexpr std::uint32_t kAllStates = ~0U;
+constexpr std::uint8_t kRetransmitTimer = 1;  // idiag_timer, see sock_diag(7)
 
 Endpoint endpoint(int family, const __be32* address, __be16 port) {
   if (family == AF_INET) return {Address::from_v4({.s_addr = address[0]}), ntohs(port)};
@@ -39,6 +40,7 @@ SocketInfo parse(const nlmsghdr& message) {
                   .send_queue = header.idiag_wqueue,
                   .inode = header.idiag_inode,
                   .cookie = std::uint64_t{id.idiag_cookie[1]} << 32 | id.idiag_cookie[0],
+                  .retransmits = header.idiag_timer == kRetransmitTimer ? header.idiag_retrans : 0U,
                   .tcp = {}};
   for_each_attribute(message, sizeof header, [&](int type, const nlattr& attribute) {
     if (type == INET_DIAG_INFO) info.tcp = parse_tcp_info(attribute);
@@ -106,22 +108,26 @@ bool SockDiag::destroy(const Endpoint& local, const Endpoint& peer) {
   // By its cookie: SOCK_DESTROY of a connection that is not there (any more) would end the
   // listener.
   const auto found = find(local, peer);
-  if (!found) return false;
-  NetlinkRequest request(SOCK_DESTROY, 0);
-  put_socket(request, local, peer, found->cookie);
-  return succeeded("destroy " + between(local, peer), exchange(fd_.get(), request, ++sequence_),
-                   {ENOENT, ESTALE});
+  return found && destroy(*found);
 }
 
-void SockDiag::for_each(std::uint32_t states, const std::function<void(const SocketInfo&)>& visit) {
+bool SockDiag::destroy(const SocketInfo& socket) {
+  NetlinkRequest request(SOCK_DESTROY, 0);
+  put_socket(request, socket.local, socket.peer, socket.cookie);
+  return succeeded("destroy " + between(socket.local, socket.peer),
+                   exchange(fd_.get(), request, ++sequence_), {ENOENT, ESTALE});
+}
+
+bool SockDiag::for_each(std::uint32_t states, const std::function<void(const SocketInfo&)>& visit) {
+  bool whole = true;
   for (const int family : {AF_INET, AF_INET6}) {
     NetlinkRequest request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP);
     header_of(request, family).idiag_states = states;
     const auto outcome = exchange(dump_fd_.get(), request, ++sequence_,
                                   [&](const nlmsghdr& message) { visit(parse(message)); });
-    succeeded("list TCP sockets", outcome,
-              {EINTR});  // a list of sockets is never more than nearly true
+    whole = succeeded("list TCP sockets", outcome, {EINTR}) && whole;
   }
+  return whole;
 }
 
 }  // namespace tcpmig::sys

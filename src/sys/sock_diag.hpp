@@ -22,6 +22,7 @@ struct SocketInfo {
   std::uint32_t send_queue = 0;  ///< bytes not acknowledged (for LISTEN: the backlog)
   std::uint32_t inode = 0;       ///< 0 = not accepted yet or orphaned
   std::uint64_t cookie = 0;
+  unsigned retransmits = 0;  ///< of what is outstanding now
   std::optional<::tcp_info>
       tcp;  ///< as many bytes as the kernel gave, the rest zero; only when asked for
 };
@@ -37,8 +38,12 @@ class SockDiag {
   /// Ends the socket without a packet being promised (SOCK_DESTROY; also removes TIME_WAIT). False: none there.
   /// ENOTSUP/EOPNOTSUPP (no CONFIG_INET_DIAG_DESTROY) throws.
   bool destroy(const Endpoint& local, const Endpoint& peer);
+  /// This very socket, not one that has the same four-tuple by now.
+  bool destroy(const SocketInfo& socket);
   /// Every TCP socket of both families in one of `states` (bit mask 1 << TCP_x). `visit` may call find() and destroy().
-  void for_each(std::uint32_t states, const std::function<void(const SocketInfo&)>& visit);
+  /// The kernel walks its tables without stopping them, so a socket that was there all the time may be missing all the same: ask for that
+  /// one with find(). False: the kernel says so itself (interrupted), much may be missing.
+  bool for_each(std::uint32_t states, const std::function<void(const SocketInfo&)>& visit);
 
  private:
   UniqueFd fd_;

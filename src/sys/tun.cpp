@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "sys/check.hpp"
+#include "sys/errors.hpp"
 #include "sys/netlink_message.hpp"
 
 namespace tcpmig::sys {
@@ -31,7 +32,12 @@ ifreq request_for(const std::string& name) {
 }
 
 UniqueFd open_device(const std::string& name) {
-  UniqueFd fd(check("open /dev/net/tun", ::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC)));
+  UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  if (!fd && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
+    throw MissingFeature(
+        "no /dev/net/tun, through which early packets and large transfers go: load the module tun "
+        "(`modprobe tun`), or give the container this device");
+  if (!fd) check("open /dev/net/tun", -1);
   ifreq request = request_for(name);
   request.ifr_flags = static_cast<short>(IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL);
   check("create TUN " + name, ::ioctl(fd.get(), TUNSETIFF, &request));
@@ -103,7 +109,9 @@ Tun::Tun(const std::string& name) : fd_(open_device(name)), ifindex_(index_of(na
 
 bool Tun::inject(std::span<const std::byte> packet) {
   const auto written = ::write(fd_.get(), packet.data(), packet.size());
-  if (written < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM)) return false;
+  // EIO: somebody has set the device down
+  if (written < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM || errno == EIO))
+    return false;
   check("write a packet to " + name_, written);
   return true;  // a packet is taken whole or not at all
 }

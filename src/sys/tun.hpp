@@ -21,8 +21,8 @@ class Tun {
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }  ///< non-blocking
   [[nodiscard]] int ifindex() const noexcept { return ifindex_; }
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
-  /// Gives one IP packet to the kernel as if received. Throws on errors other than a full queue;
-  /// false then.
+  /// Gives one IP packet to the kernel as if received. Throws on errors other than a full queue or
+  /// a device that is down; false then.
   bool inject(std::span<const std::byte> packet);
 
  private:
