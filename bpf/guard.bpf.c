@@ -3,7 +3,8 @@
  *
  * Between the switch's decision and the child's birth, and where packets overtake the COMMIT, a client's packet finds no socket,
  * and the kernel would answer RST. So it goes to the agent's TUN instead, is held there and comes back in order after the resume. Only
- * where a tombstone says that a child has lived here is the kernel left to answer as TCP would.
+ * where a tombstone says that a child has lived here is the kernel left to answer as TCP would; and where one says that a COMMIT has come
+ * that the agent is about to open, not even a socket that is left of an earlier connection (TIME_WAIT) is given the packet.
  *
  * A listener is not "a socket for this packet": in front of a listener a bare ACK could at most be a SYN cookie, and the kernel takes those only
  * within a minute after its SYN queue has overflowed (tcp_syncookies = 1), which cannot happen on a server whose SYNs are dropped here. With
@@ -92,7 +93,9 @@ static inline int without_socket(const struct node_settings *settings, const str
 			tell_stray_syn(&flow, known.is.generation);
 		return TC_ACT_SHOT;
 	}
-	if (p->tcp_flags & TCP_RST) {
+	/* the end of a connection that may be on its way here: in order behind its data, or the child would never learn of it */
+	if (p->tcp_flags & TCP_RST && known.is.state && known.is.state != TOMB_ANNOUNCED &&
+	    known.is.state != TOMB_OPENING) {
 		count(ND_GUARD_DROP);
 		return TC_ACT_SHOT;
 	}
@@ -101,6 +104,21 @@ static inline int without_socket(const struct node_settings *settings, const str
 		return NEXT_PROGRAM;
 	}
 	return hold(settings);
+}
+
+/* Whatever socket is there is one of an earlier connection: TIME_WAIT would answer for the new one. (One that is ESTABLISHED is not
+ * asked about, for the price of the question: it answers with an ACK that means nothing to the client.) */
+static inline bool left_over(const struct packet *p, __u32 state)
+{
+	struct flow_key flow KEY_ALIGNED = {.client_port = p->source_port, .family = p->family};
+	struct tombstone *tombstone;
+
+	if (state == SOCKET_ESTABLISHED)
+		return false;
+	address_copy(&flow.client, &p->source);
+	address_copy(&flow.vip, &p->destination);
+	tombstone = bpf_map_lookup_elem(&tombstones, &flow);
+	return tombstone && tombstone_read(tombstone).is.state == TOMB_ANNOUNCED;
 }
 
 /* State of the socket that would take this packet; 0 = there is none. */
@@ -125,7 +143,8 @@ static inline int guard_tcp(struct __sk_buff *skb, const struct node_settings *s
 	bool dispatcher = settings->role == NODE_DISPATCHER;
 
 	/* TIME_WAIT would make the kernel give a SYN to the listener: on a server that is no way in */
-	if (state && state != SOCKET_LISTEN && !(state == SOCKET_TIME_WAIT && syn && !dispatcher)) {
+	if (state && state != SOCKET_LISTEN &&
+	    (dispatcher || !((state == SOCKET_TIME_WAIT && syn) || left_over(p, state)))) {
 		count(ND_GUARD_PASSED);
 		return NEXT_PROGRAM;
 	}
@@ -168,7 +187,10 @@ static inline enum tombstone_outcome change(const struct tombstone_request *requ
 	switch (request->verb) {
 	case TOMBSTONE_CLAIM:
 		return tombstone_claim(&request->flow, request->generation, request->snd_nxt,
-				       request->target_port);
+				       request->target_port, request->received);
+	case TOMBSTONE_ANNOUNCE:
+		return tombstone_announce(&request->flow, request->generation, request->snd_nxt,
+					  request->target_port);
 	case TOMBSTONE_SETTLE:
 		return tombstone_settle(&request->flow, after);
 	case TOMBSTONE_FORBID:

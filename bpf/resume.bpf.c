@@ -8,9 +8,12 @@
  *   IP | UDP | our header (128) | request   ->   IP | TCP (20, or 32 with timestamps) | request
  *
  * What cannot be done here goes on to the agent's UDP socket: several parts, a port whose connections are handed over by descriptor, an old
- * socket with the same four-tuple. The agent opens those through its TUN: it puts the attributes into `pending` and writes the segment.
+ * socket with the same four-tuple. The agent opens those through its TUN: it puts the attributes into `pending` and writes the segment. But the
+ * COMMIT is verified and noted in the tombstones (TOMB_ANNOUNCED) here, too, before anything of the client can follow it: so the guard
+ * holds the client's packets even where an earlier connection of the same four-tuple has left something that would answer.
  *
  * In an object of its own, so that a kernel without the kfunc loses only this. */
+#include "lib/replay.h"
 #include "lib/siphash.h"
 #include "lib/tombstone.h"
 #include "resume_segment.h"
@@ -76,17 +79,20 @@ static inline enum form check_form(const struct wire_header *h, const struct pac
 				   const struct node_settings *settings)
 {
 	__u32 port = bpf_ntohs(h->target_port), length = bpf_ntohl(h->payload_length);
+	__u32 parts = bpf_ntohs(h->parts), total = bpf_ntohl(h->total_length);
 
-	if (h->magic != bpf_htonl(WIRE_MAGIC) || h->type != WIRE_COMMIT || h->parts != bpf_htons(1))
+	if (h->magic != bpf_htonl(WIRE_MAGIC) || h->type != WIRE_COMMIT)
 		return FORM_NOT_OURS;
 	if (h->version != WIRE_VERSION || h->target != bpf_htons(settings->node) ||
-	    h->family != p->family || h->part != 0 || h->service == 0 || port == 0 ||
+	    h->family != p->family || parts == 0 || parts > WIRE_PARTS_MAX ||
+	    bpf_ntohs(h->part) != parts - 1 || h->service == 0 || port == 0 ||
 	    bpf_ntohl(h->generation) > GENERATION_MASK)
 		return FORM_BAD;
 	if (length == 0 || length > PAYLOAD_MAX || length != p->payload - sizeof(*h) ||
-	    h->total_length != h->payload_length || h->snd_wscale > 14 || h->rcv_wscale > 14)
+	    (parts == 1 ? total != length : total <= length) || total > WIRE_SNAPSHOT_MAX ||
+	    h->snd_wscale > 14 || h->rcv_wscale > 14)
 		return FORM_BAD;
-	if (bpf_map_lookup_elem(&user_ports, &port) ||
+	if (parts > 1 || bpf_map_lookup_elem(&user_ports, &port) ||
 	    p->l4 != (p->family == FAMILY_IPV4 ? PLAIN_IPV4 : PLAIN_IPV6))
 		return FORM_TO_AGENT;
 	return FORM_OK;
@@ -205,6 +211,33 @@ static inline int refuse(struct node_event *event, __u8 reason, __u32 detail)
 	return TC_ACT_SHOT;
 }
 
+static inline int duplicate(struct node_event *event)
+{
+	count(ND_DUPLICATE);
+	tell(event, EVENT_DUPLICATE, REASON_NONE, 0);
+	return TC_ACT_SHOT;
+}
+
+/* Without trying: the tombstone says so first, so that a late repeat is answered alike and never opened. */
+static inline int refuse_unopened(struct node_event *event, __u8 reason)
+{
+	const struct wire_header *h = &event->header;
+
+	switch (tombstone_claim(&event->flow, bpf_ntohl(h->generation), bpf_ntohl(h->snd_nxt),
+				bpf_ntohs(h->target_port), 0)) {
+	case TOMBSTONE_DONE:
+		tombstone_refuse(&event->flow, bpf_ntohl(h->generation), reason, 0);
+		return refuse(event, reason, 0);
+	case TOMBSTONE_FULL:
+		return refuse(event, REASON_TOMBSTONES_FULL, 0);
+	case TOMBSTONE_OLD:
+		return duplicate(event);
+	default: /* under the hands of the agent that sweeps it: let the agent sort it out */
+		count(ND_TO_AGENT);
+		return NEXT_PROGRAM;
+	}
+}
+
 /* The tombstone is ours, the listener is held: convert and open. */
 static inline int open_here(struct __sk_buff *skb, struct node_event *event,
 			    struct bpf_sock *listener)
@@ -231,20 +264,13 @@ static inline int open_here(struct __sk_buff *skb, struct node_event *event,
 	return TC_ACT_OK;
 }
 
-static inline int duplicate(struct node_event *event)
-{
-	count(ND_DUPLICATE);
-	tell(event, EVENT_DUPLICATE, REASON_NONE, 0);
-	return TC_ACT_SHOT;
-}
-
 static inline int claim_and_open(struct __sk_buff *skb, struct node_event *event,
 				 struct bpf_sock *listener)
 {
 	const struct wire_header *h = &event->header;
 
 	switch (tombstone_claim(&event->flow, bpf_ntohl(h->generation), bpf_ntohl(h->snd_nxt),
-				bpf_ntohs(h->target_port))) {
+				bpf_ntohs(h->target_port), 0)) {
 	case TOMBSTONE_DONE:
 		return open_here(skb, event, listener);
 	case TOMBSTONE_FULL:
@@ -257,31 +283,72 @@ static inline int claim_and_open(struct __sk_buff *skb, struct node_event *event
 	}
 }
 
-/* A transfer whose tag fits. */
+/* The agent opens it, or answers: until it has, nothing may answer the client in its place. */
+static inline int leave_to_agent(struct node_event *event)
+{
+	const struct wire_header *h = &event->header;
+
+	count(ND_TO_AGENT);
+	if (tombstone_announce(&event->flow, bpf_ntohl(h->generation), bpf_ntohl(h->snd_nxt),
+			       bpf_ntohs(h->target_port)) == TOMBSTONE_DONE)
+		tell(event, EVENT_ANNOUNCED, REASON_NONE, 0);
+	return NEXT_PROGRAM;
+}
+
+/* A transfer of one part whose tag fits. */
 static inline int resume_transfer(struct __sk_buff *skb, struct node_event *event)
 {
 	const struct wire_header *h = &event->header;
-	const struct tombstone *known = bpf_map_lookup_elem(&tombstones, &event->flow);
+	struct tombstone *tombstone = bpf_map_lookup_elem(&tombstones, &event->flow);
+	union tombstone_word known = {};
 	struct bpf_sock *listener;
-	__u32 state;
 	int verdict;
 
-	if (known && !generation_newer(bpf_ntohl(h->generation), known->generation))
+	if (tombstone)
+		known = tombstone_read(tombstone);
+	if (known.is.state == TOMB_ANNOUNCED && known.is.generation == bpf_ntohl(h->generation))
+		return leave_to_agent(event);
+	if (tombstone && !generation_newer(bpf_ntohl(h->generation), known.is.generation))
 		return duplicate(event);
 	listener = find_socket(skb, event->flow.family, &event->flow.client, h->client_port,
 			       &event->flow.vip, h->target_port);
 	if (!listener)
-		return refuse(event, REASON_NO_LISTENER, 0);
-	state = socket_state(listener);
-	if (state == SOCKET_LISTEN) {
+		return refuse_unopened(event, REASON_NO_LISTENER);
+	if (socket_state(listener) == SOCKET_LISTEN)
 		verdict = claim_and_open(skb, event, listener);
-	} else {
-		count(ND_TO_AGENT);
-		tell(event, EVENT_BUSY, REASON_TUPLE_BUSY, state);
-		verdict = NEXT_PROGRAM;
-	}
+	else
+		verdict = leave_to_agent(event);
 	bpf_sk_release(listener);
 	return verdict;
+}
+
+/* Message numbers of COMMITs, by sender and lane: a tombstone tells of a repeat as long as it lasts, this also of one that was recorded
+ * and is sent much later. */
+struct commit_window {
+	struct replay_bits bits;
+	struct bpf_spin_lock lock;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_NODES *MAX_LANES);
+	__type(key, __u32);
+	__type(value, struct commit_window);
+} commit_numbers SEC(".maps");
+
+static inline bool is_new(const struct wire_header *h)
+{
+	__u32 index = bpf_ntohs(h->sender) * MAX_LANES + (h->lane & (MAX_LANES - 1));
+	struct commit_window *window = bpf_map_lookup_elem(&commit_numbers, &index);
+	__u64 number = bpf_be64_to_cpu(h->sequence);
+	bool accepted;
+
+	if (!window)
+		return false;
+	bpf_spin_lock(&window->lock);
+	accepted = replay_accept(&window->bits, number);
+	bpf_spin_unlock(&window->lock);
+	return accepted;
 }
 
 static inline int dropped(__u32 counter)
@@ -295,30 +362,27 @@ static inline int resume_datagram(struct __sk_buff *skb, const struct packet *p,
 {
 	struct wire_header *h = &w->event.header;
 	__u32 body = (p->l4 + sizeof(struct udphdr)) & PACKET_OFFSET_MASK;
+	enum form form;
 
 	if (bpf_skb_load_bytes(skb, body, h, sizeof(*h)))
 		return NEXT_PROGRAM;
-	switch (check_form(h, p, settings)) {
-	case FORM_OK:
-		break;
-	case FORM_NOT_OURS:
+	form = check_form(h, p, settings);
+	if (form == FORM_NOT_OURS)
 		return NEXT_PROGRAM;
-	case FORM_TO_AGENT:
-		count(ND_TO_AGENT);
-		return NEXT_PROGRAM;
-	case FORM_BAD:
+	if (form == FORM_BAD)
 		return dropped(ND_DROP_BAD_MESSAGE);
-	}
 	if (!load_payload(skb, w, body + sizeof(*h), bpf_ntohl(h->payload_length)))
 		return dropped(ND_DROP_BAD_MESSAGE);
 	if (!check_tag(w))
 		return dropped(ND_DROP_BAD_TAG);
 	if (!client_fits(h))
 		return dropped(ND_DROP_BAD_MESSAGE);
+	if (!is_new(h))
+		return dropped(ND_DROP_REPLAY);
 	name_flow(settings, h, &w->event.flow);
 	address_copy(&w->event.from, &p->source);
 	w->event.from_port = p->source_port;
-	return resume_transfer(skb, &w->event);
+	return form == FORM_OK ? resume_transfer(skb, &w->event) : leave_to_agent(&w->event);
 }
 
 /* Ingress of the node's interface. */
@@ -329,7 +393,7 @@ int resume_wire(struct __sk_buff *skb)
 	struct packet p;
 	struct work *w;
 
-	if (!settings || skb->gso_size || !see_packet(skb, true, &p))
+	if (!settings || settings->no_resume || skb->gso_size || !see_packet(skb, true, &p))
 		return NEXT_PROGRAM;
 	if (p.protocol != IPPROTO_UDP || p.destination_port != settings->control_port ||
 	    p.state & (PACKET_FRAGMENT | PACKET_MALFORMED) ||

@@ -23,6 +23,20 @@ static __always_inline bool is_control(const struct switch_settings *settings,
 	       !(packet->state & PACKET_NO_TRANSPORT);
 }
 
+/* May it be a control datagram although its port was not seen? The node's kernel walks what
+ * parse_extensions() has stopped at. A later fragment is none: the ports are in the first one. */
+static __always_inline bool may_hide_control(const struct packet *packet)
+{
+	__u8 protocol = packet->protocol;
+
+	if (packet->family == FAMILY_IPV6 &&
+	    (protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
+	     protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_DSTOPTS))
+		return true;
+	return (packet->state & PACKET_MALFORMED) &&
+	       (protocol == IPPROTO_UDP || (packet->state & PACKET_NO_TRANSPORT));
+}
+
 static __always_inline bool is_own_address(const struct ip_address *address)
 {
 	return bpf_map_lookup_elem(&own_addresses, address);
@@ -53,7 +67,7 @@ static __always_inline int to_vip(frame_context *ctx, const struct packet *packe
 static __always_inline int from_vpa(frame_context *ctx, const struct packet *packet)
 {
 	if (packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6)
-		return icmp_outward(ctx, packet);
+		return icmp_outward(ctx, packet, false);
 	return steer_outward(ctx, packet);
 }
 
@@ -80,7 +94,7 @@ static __always_inline int switch_clients(frame_context *ctx)
 
 	if (!settings || frame_read(ctx, &packet) != PARSE_OK)
 		return leave_to_kernel(SW_PASSED);
-	if (is_control(settings, &packet) &&
+	if ((is_control(settings, &packet) || may_hide_control(&packet)) &&
 	    (is_own_address(&packet.destination) || is_node_address(&packet.destination)))
 		return drop(SW_DROP_CONTROL_FROM_CLIENTS);
 	if (vpa_contains(settings, packet.family, &packet.destination))
@@ -104,6 +118,8 @@ static __always_inline int switch_nodes(frame_context *ctx)
 		return from_vpa(ctx, &packet);
 	if (vpa_contains(settings, packet.family, &packet.destination))
 		return drop(SW_DROP_TO_VPA);
+	if (quotes_vpa(ctx, &packet))
+		return icmp_outward(ctx, &packet, true);
 	return steer_vip(ctx, &packet);
 }
 

@@ -8,6 +8,7 @@
 #include "lib/siphash.h"
 #include "switch_core_commit.h"
 #include "switch_core_forward.h"
+#include "switch_core_lease.h"
 #include "switch_core_tcp.h"
 
 enum {
@@ -26,7 +27,8 @@ struct message {
 	__u8 answer;   /* enum wire_type */
 	__u32 current; /* generation the switch knows */
 	__u8 reason;   /* enum wire_reason */
-	__u8 pad[3];
+	__u8 draining;
+	__u8 pad[2];
 } __attribute__((aligned(8)));
 
 static __always_inline __u32 control_header_offset(const struct packet *packet)
@@ -45,7 +47,10 @@ static __always_inline bool control_is_sound(const struct packet *packet,
 {
 	if (header->magic != __builtin_bswap32(WIRE_MAGIC) || header->version != WIRE_VERSION)
 		return false;
-	if (header->type < WIRE_COMMIT || header->type > WIRE_RENEW || header->lane >= MAX_LANES)
+	if ((header->type < WIRE_COMMIT || header->type > WIRE_RENEW) &&
+	    header->type != WIRE_HEARTBEAT)
+		return false;
+	if (header->lane >= MAX_LANES)
 		return false;
 	if (header->family != packet->family ||
 	    __builtin_bswap32(header->generation) > GENERATION_MASK)
@@ -130,6 +135,7 @@ static __noinline int control_bounce(frame_context *ctx, const struct packet *pa
 	header.target = header.sender;
 	header.sender = 0;
 	header.current_generation = __builtin_bswap32(message->current);
+	header.detail = __builtin_bswap32(message->request.detail);
 	header.target_tag = 0;
 	header.switch_ns = __builtin_bswap64(bpf_ktime_get_ns());
 	header.switch_tag = control_tag(node, &header);
@@ -158,6 +164,10 @@ static __always_inline __u32 refusal_counter(int reason)
 		return SW_REFUSED_TABLE_FULL;
 	case REASON_REPLAY:
 		return SW_REFUSED_REPLAY;
+	case REASON_TOO_LARGE:
+		return SW_REFUSED_TOO_LARGE;
+	case REASON_OTHER_BOOT:
+		return SW_REFUSED_OTHER_BOOT;
 	default:
 		return SW_REFUSED_NOT_ENTITLED;
 	}
@@ -165,11 +175,27 @@ static __always_inline __u32 refusal_counter(int reason)
 
 static __always_inline int refuse(struct message *message, __u8 reason, __u32 current)
 {
+	const struct switch_settings *settings = switch_settings();
+
+	if (reason == REASON_OTHER_BOOT && settings)
+		message->request.detail = settings->boot;
 	count(refusal_counter(reason));
 	message->answer = WIRE_REFUSED;
 	message->reason = reason;
 	message->current = current;
 	return CONTROL_ANSWER;
+}
+
+/* How far a COMMIT is above the first of its transfer. */
+static __always_inline __u8 generations_above(const struct wire_header *header)
+{
+	__u32 above = (__builtin_bswap32(header->generation) -
+		       __builtin_bswap32(header->current_generation)) &
+		      GENERATION_MASK;
+
+	if (!header->current_generation)
+		return 0;
+	return above > 255 ? 255 : (__u8)above;
 }
 
 /* Checks everything that does not depend on the flow. CONTROL_OK, or what to count. */
@@ -193,12 +219,16 @@ static __noinline __u32 control_check(frame_context *ctx, const struct packet *p
 		return outcome;
 	address_copy(&message->client, &header.client);
 	message->request.generation = __builtin_bswap32(header.generation);
+	message->request.further = generations_above(&header);
 	message->request.sender = __builtin_bswap16(header.sender);
 	message->request.target = __builtin_bswap16(header.target);
 	message->request.port = __builtin_bswap16(header.target_port);
 	message->request.service = __builtin_bswap16(header.service);
 	message->request.client_fin = !!(header.flags & WIRE_FLAG_CLIENT_FIN);
 	message->request.client_fin_end = __builtin_bswap32(header.rcv_nxt) + 1;
+	message->request.snd_nxt = __builtin_bswap32(header.snd_nxt);
+	message->request.detail = __builtin_bswap32(header.detail);
+	message->draining = !!(header.flags & WIRE_FLAG_DRAINING);
 	message->client_port = header.client_port;
 	message->type = header.type;
 	if (!control_is_new(message->request.sender, header.lane,
@@ -315,14 +345,15 @@ static __always_inline __u32 verdict_counter(int verdict)
 	return verdict == VERDICT_TAKE_BACK ? SW_TAKEN_BACK : SW_COMMITTED;
 }
 
-/* COMMIT and DATA. The route is found first: a flow is not given to a node that cannot be told. */
+/* COMMIT and DATA. The route is found first: a flow is not given to a node that cannot be told. (The
+ * kernel could not say so, either: the datagram is addressed to the switch itself.) */
 static __noinline int control_transfer(frame_context *ctx, const struct packet *packet,
 				       struct message *message)
 {
 	struct onward onward = {.route = ROUTE_SEND};
 	struct flow_key key KEY_ALIGNED;
 	__u64 now = bpf_ktime_get_ns();
-	bool returns, commits;
+	bool returns, commits, reachable;
 	__u32 current = 0;
 	int verdict;
 
@@ -336,19 +367,25 @@ static __noinline int control_transfer(frame_context *ctx, const struct packet *
 		return refuse(message, REASON_UNKNOWN_SERVICE, 0);
 	if (!returns)
 		onward_find(ctx, packet, &onward);
-	if (onward.route == ROUTE_UNTOUCHED)
+	if (onward.route == ROUTE_UNTOUCHED && packet->ttl <= 1)
 		return leave_to_kernel(SW_SLOW_PATH);
-	verdict =
-	    commit(&key, &message->request, now, commits && onward.route != ROUTE_NONE, &current);
+	reachable = onward.route != ROUTE_NONE && onward.route != ROUTE_UNTOUCHED;
+	verdict = commit(&key, &message->request, now, commits && reachable, &current);
 	if (verdict == VERDICT_CONTENTION)
 		return drop(SW_DROP_CONTENTION);
+	if (verdict == VERDICT_UNKNOWN)
+		return drop(SW_DROP_RECOVERING);
 	if (verdict < 0)
 		return refuse(message, -verdict, current);
 	if (onward.route == ROUTE_NONE && verdict == VERDICT_REPEAT)
 		return drop(SW_DROP_NO_ROUTE);
-	if (onward.route == ROUTE_NONE)
-		return refuse(message, REASON_UNKNOWN_NODE, current);
+	if (!reachable)
+		return refuse(message,
+			      onward.route == ROUTE_NONE ? REASON_UNKNOWN_NODE : REASON_TOO_LARGE,
+			      current);
 	count(commits ? verdict_counter(verdict) : SW_DATA_STEERED);
+	if (commits && (verdict == VERDICT_CREATE || verdict == VERDICT_REVIVE))
+		affinity_moved(&key);
 	if (!returns)
 		return control_forward(ctx, packet, &onward, commits ? now : 0);
 	message->answer = WIRE_RESUMED;
@@ -356,31 +393,45 @@ static __noinline int control_transfer(frame_context *ctx, const struct packet *
 	return CONTROL_ANSWER;
 }
 
-/* GONE and RENEW: the owner's word on its own flow. They are not answered. */
+/* GONE and RENEW: a node's word on a flow. They are not answered. */
 static __noinline int control_lease(const struct packet *packet, const struct message *message)
 {
-	const struct switch_settings *settings = switch_settings();
 	struct flow_key key KEY_ALIGNED;
-	union flow_owner owner = {};
-	struct flow_value *flow;
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!settings || !packet || !message)
+	if (!packet || !message)
 		return FRAME_DROP;
 	if (!message_key(packet, message, &key))
 		return drop(SW_REFUSED_UNKNOWN_SERVICE);
-	flow = flow_find(settings, &key, now, &owner);
-	if (!flow || owner.is.owner != message->request.sender)
-		return drop(SW_REFUSED_NOT_ENTITLED);
-	if (owner.is.generation != message->request.generation)
-		return drop(SW_REFUSED_STALE);
-	if (message->type == WIRE_GONE) {
-		flow_close(flow, owner, now);
-		return drop(SW_GONE);
+	return drop(message->type == WIRE_GONE ? lease_end(&key, &message->request, now)
+					       : lease_renew(&key, &message->request, now));
+}
+
+/* HEARTBEAT: the node is alive. The answer tells it which boot of the switch it talks to. */
+static __noinline int control_heartbeat(struct message *message)
+{
+	const struct switch_settings *settings = switch_settings();
+	__u64 now = bpf_ktime_get_ns();
+	struct node_liveness *node;
+	__u32 id;
+
+	if (!settings || !message)
+		return FRAME_DROP;
+	id = message->request.sender;
+	node = bpf_map_lookup_elem(&liveness, &id);
+	if (!node)
+		return drop(SW_DROP_BAD_MESSAGE);
+	if (node->instance != message->request.detail) {
+		node->replaced = node->instance != 0;
+		node->since_ns = now;
+		node->instance = message->request.detail;
 	}
-	flow->last_seen_ns = now;
-	flow_unmark_rst(flow, owner);
-	return drop(SW_RENEWED);
+	node->draining = message->draining;
+	node->heard_ns = now;
+	count(SW_HEARTBEAT);
+	message->answer = WIRE_HEARTBEAT;
+	message->request.detail = settings->boot;
+	return CONTROL_ANSWER;
 }
 
 /* A datagram on the control port of one of the switch's own addresses, from the side of the nodes.
@@ -400,6 +451,8 @@ static __noinline int control(frame_context *ctx, const struct packet *packet)
 		return drop(outcome);
 	else if (message.type <= WIRE_DATA)
 		action = control_transfer(ctx, packet, &message);
+	else if (message.type == WIRE_HEARTBEAT)
+		action = control_heartbeat(&message);
 	else
 		action = control_lease(packet, &message);
 	return action == CONTROL_ANSWER ? control_bounce(ctx, packet, &message) : action;

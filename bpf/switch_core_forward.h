@@ -71,9 +71,9 @@ static __always_inline int forward_tcp(frame_context *ctx, const struct packet *
 				       const struct steering *steering, enum route route,
 				       const struct bpf_fib_lookup *fib)
 {
-	count_forwarded(packet, steering);
 	if (frame_rewrite_tcp(ctx, packet, steering->outward, &steering->address, steering->port))
 		return drop(SW_DROP_MALFORMED);
+	count_forwarded(packet, steering);
 	return send(ctx, packet, route, fib);
 }
 

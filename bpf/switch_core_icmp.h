@@ -182,7 +182,7 @@ static __noinline int icmp_inward(frame_context *ctx, const struct packet *packe
 		steering.node = owner.is.owner;
 		steering.port = __builtin_bswap16(owner.is.port);
 	} else {
-		steering.node = pick_dispatcher(&key, service, now, false);
+		steering.node = pick_dispatcher(&key, service, now, NULL);
 		if (!steering.node)
 			return drop(SW_DROP_NO_DISPATCHER);
 		steering.port = quote.source_port;
@@ -196,8 +196,22 @@ static __noinline int icmp_inward(frame_context *ctx, const struct packet *packe
 	return forward_icmp(ctx, packet, &quote, &steering, route, &fib);
 }
 
-/* An ICMP packet from a VPA; only the owner's voice counts, and it counts as having spoken. */
-static __noinline int icmp_outward(frame_context *ctx, const struct packet *packet)
+/* Is it an error that a router on the inside (or a node, by its own address) sends about a packet to
+ * a VPA? */
+static __noinline int quotes_vpa(frame_context *ctx, const struct packet *packet)
+{
+	const struct switch_settings *settings = switch_settings();
+	struct quote quote;
+
+	if (!settings || !packet || !is_icmp_error(packet) || quote_read(ctx, packet, &quote))
+		return 0;
+	return vpa_contains(settings, packet->family, &quote.destination);
+}
+
+/* An ICMP packet from a VPA, or one that quotes_vpa(). It goes out as the VIP's if the quoted packet
+ * went to the owner. From the owner itself it counts as having spoken; a router's word does not: the
+ * owner may still be silent. */
+static __noinline int icmp_outward(frame_context *ctx, const struct packet *packet, bool router)
 {
 	const struct switch_settings *settings = switch_settings();
 	struct steering steering = {.counter = SW_ICMP_TRANSLATED};
@@ -211,11 +225,11 @@ static __noinline int icmp_outward(frame_context *ctx, const struct packet *pack
 
 	if (!settings || !packet)
 		return FRAME_TO_KERNEL;
-	reason = outward_begin(ctx, settings, packet, &steering);
-	if (!reason)
-		reason = is_icmp_error(packet) ? quote_read(ctx, packet, &quote) : SW_DROP_NOT_TCP;
-	if (!reason && !address_equal(&quote.destination, &packet->source))
+	reason = is_icmp_error(packet) ? quote_read(ctx, packet, &quote) : SW_DROP_NOT_TCP;
+	if (!reason && !router && !address_equal(&quote.destination, &packet->source))
 		reason = SW_DROP_NOT_TCP;
+	if (!reason)
+		reason = outward_begin(ctx, settings, packet, &quote.destination, &steering);
 	if (reason)
 		return drop(reason);
 	flow_key_of(&key, packet->family, &quote.source, &steering.address, quote.source_port,
@@ -229,7 +243,7 @@ static __noinline int icmp_outward(frame_context *ctx, const struct packet *pack
 		return leave_to_kernel(SW_SLOW_PATH);
 	if (route == ROUTE_NONE)
 		return drop(SW_DROP_NO_ROUTE);
-	if (flow)
+	if (flow && !router)
 		reason = speak(flow, &key, packet, steering.node, quote.destination_port, &owner);
 	if (reason)
 		return drop(reason);

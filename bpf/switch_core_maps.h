@@ -23,6 +23,14 @@ struct {
 	__type(value, struct flow_value);
 } flows SEC(".maps");
 
+/* A new entry in the making: a value would not fit the stack beside what COMMIT needs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_value);
+} new_flow SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 262144);
@@ -82,6 +90,13 @@ struct {
 	__type(value, struct switch_settings);
 } settings SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_NODES);
+	__type(key, __u32);
+	__type(value, struct node_liveness);
+} liveness SEC(".maps");
+
 struct replay_window {
 	struct replay_bits bits;
 	struct bpf_spin_lock lock;
@@ -114,6 +129,18 @@ struct {
 	__type(key, __u32);
 	__type(value, struct traffic);
 } service_traffic SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 65536);
+} revocations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct revoked_key);
+	__type(value, struct revoked_value);
+} revoked SEC(".maps");
 
 static __always_inline void count(__u32 counter)
 {

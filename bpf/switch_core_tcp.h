@@ -7,6 +7,8 @@
 #include "lib/vpa.h"
 #include "switch_core_flow.h"
 #include "switch_core_forward.h"
+#include "switch_core_revoke.h"
+#include "switch_core_settle.h"
 
 static __always_inline void flow_key_of(struct flow_key *key, __u8 family,
 					const struct ip_address *client,
@@ -102,7 +104,10 @@ static __noinline int steer_inward(frame_context *ctx, const struct packet *pack
 		 * dispatcher that had a connection */
 		if (vip_lookup(&packet->source, 0) >= 0)
 			return drop(SW_DROP_VIP_SOURCE);
-		steering.node = pick_dispatcher(&key, service, now, true);
+		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN &&
+		    is_unknown(settings, flow, &key, now))
+			return drop(SW_DROP_RECOVERING);
+		steering.node = pick_dispatcher(&key, service, now, packet);
 		if (!steering.node)
 			return drop(SW_DROP_NO_DISPATCHER);
 		steering.port = packet->destination_port;
@@ -147,6 +152,34 @@ static __always_inline __u32 speaker_check(const struct flow_key *key, const str
 								      : SW_DROP_NOT_OWNER;
 }
 
+/* How far above the snapshot's end a first word may begin: what came before it may have been lost. */
+enum { FIRST_WORD_REACH = 1 << 20 };
+
+/* An owner that has not spoken may have a socket of an earlier connection of the same four-tuple: its
+ * kernel answers for that one (the ACK of TIME_WAIT) to a client's packet that comes before the
+ * COMMIT, or when that socket is put out of the way (the RST of SOCK_DESTROY). Neither is the owner's
+ * first word: that begins where the snapshot ends, or one before (a window probe), or a little above.
+ *
+ * And while the COMMIT may still be on its way (it is repeated for timeouts.transfer), not even a RST
+ * with the right number is believed: where an earlier connection from the same port has ended, the
+ * kernel answers so to a client's packet. */
+static __always_inline bool is_foreign(const struct flow_value *flow, const struct packet *packet,
+				       union flow_owner owner)
+{
+	const struct switch_settings *settings;
+
+	if (owner.is.spoke || packet->protocol != IPPROTO_TCP)
+		return false;
+	if (!(packet->tcp_flags & TCP_RST))
+		return packet->seq - flow->snd_nxt + 1 > FIRST_WORD_REACH;
+	if (packet->seq != flow->snd_nxt)
+		return true;
+	settings = switch_settings();
+	return settings &&
+	       owner.is.owner != owner.is.previous && /* else it has taken the flow back */
+	       bpf_ktime_get_ns() - flow->committed_ns < settings->transfer_ms * 1000000ULL;
+}
+
 /* The point of no return (invariant 2): the owner's first packet marks the word before it is
  * forwarded. 0, or the reason to drop. */
 static __always_inline __u32 speak(struct flow_value *flow, const struct flow_key *key,
@@ -159,9 +192,12 @@ static __always_inline __u32 speak(struct flow_value *flow, const struct flow_ke
 
 		if (owner->is.spoke)
 			return 0;
+		if (is_foreign(flow, packet, *owner))
+			return SW_DROP_FOREIGN;
 		spoken.is.spoke = 1;
 		if (flow_swap(flow, *owner, spoken)) {
 			*owner = spoken;
+			note_custody(flow, key);
 			count(SW_SPOKE);
 			return 0;
 		}
@@ -173,14 +209,16 @@ static __always_inline __u32 speak(struct flow_value *flow, const struct flow_ke
 	return SW_DROP_CONTENTION;
 }
 
-/* Everything that is asked of a packet whose source is a VPA, whatever it carries: is that its
- * node's interface, what does the world know the service as. Fills `steering`; 0, or the reason to
- * drop. */
+/* Everything that is asked of a packet that speaks for `voice`, a VPA, whatever it carries: is that
+ * its node's interface, what does the world know the service as. Fills `steering`; 0, or the reason
+ * to drop. */
 static __always_inline __u32 outward_begin(frame_context *ctx,
 					   const struct switch_settings *settings,
-					   const struct packet *packet, struct steering *steering)
+					   const struct packet *packet,
+					   const struct ip_address *voice,
+					   struct steering *steering)
 {
-	struct vpa vpa = vpa_decode(settings, packet->family, &packet->source);
+	struct vpa vpa = vpa_decode(settings, packet->family, voice);
 	const struct node_entry *node = node_of(vpa.node);
 	const struct service_entry *service = bpf_map_lookup_elem(&services, &vpa.service);
 	const struct ip_address *vip;
@@ -219,7 +257,7 @@ static __noinline int steer_outward(frame_context *ctx, const struct packet *pac
 
 	if (!settings || !packet)
 		return FRAME_TO_KERNEL;
-	reason = outward_begin(ctx, settings, packet, &steering);
+	reason = outward_begin(ctx, settings, packet, &packet->source, &steering);
 	if (!reason && packet->protocol != IPPROTO_TCP)
 		reason = SW_DROP_NOT_TCP;
 	if (reason)
@@ -227,7 +265,12 @@ static __noinline int steer_outward(frame_context *ctx, const struct packet *pac
 	flow_key_of(&key, packet->family, &packet->destination, &steering.address,
 		    packet->destination_port, steering.port);
 	flow = flow_find(settings, &key, now, &owner);
+	if (is_unknown(settings, flow, &key, now))
+		return drop(SW_DROP_RECOVERING);
 	reason = speaker_check(&key, packet, steering.node, packet->source_port, flow, owner);
+	/* (the owner's word from another of its ports is none on this flow, but the flow is its) */
+	if (reason == SW_DROP_NOT_OWNER && !(flow && owner.is.owner == steering.node))
+		revoke(&key, owner.is.generation, steering.node, steering.service, now);
 	if (reason)
 		return drop(reason);
 	route = steering_route(ctx, packet, &steering, &fib);
@@ -237,6 +280,8 @@ static __noinline int steer_outward(frame_context *ctx, const struct packet *pac
 		return drop(SW_DROP_NO_ROUTE);
 	if (flow) {
 		reason = speak(flow, &key, packet, steering.node, packet->source_port, &owner);
+		if (!reason && is_early_sack(ctx, flow, packet, now))
+			reason = SW_DROP_EARLY_SACK;
 		if (reason)
 			return drop(reason);
 		flow_note_out(flow, packet, owner, now);

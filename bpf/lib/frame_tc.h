@@ -37,12 +37,13 @@ static __always_inline __u32 frame_ifindex(frame_context *ctx)
 	return ctx->ifindex;
 }
 
-/* Parses the frame. Frames that are not for this host's MAC are not ours to route. */
+/* Parses the frame. Frames that are not for this host's MAC are not ours to route. A VLAN tag is
+ * beside the data here: what carries one belongs to the VLAN's own interface. */
 static __noinline int frame_read(frame_context *ctx, struct packet *packet)
 {
 	enum parse_result result;
 
-	if (!packet || ctx->pkt_type != PACKET_HOST)
+	if (!packet || ctx->pkt_type != PACKET_HOST || ctx->vlan_present)
 		return PARSE_NOT_IP;
 	result =
 	    parse_ethernet((void *)(long)ctx->data, (void *)(long)ctx->data_end, ctx->len, packet);
@@ -50,8 +51,9 @@ static __noinline int frame_read(frame_context *ctx, struct packet *packet)
 		return result;
 	if (bpf_skb_pull_data(ctx, ctx->len < PARSE_PULL ? ctx->len : PARSE_PULL))
 		return PARSE_NOT_IP;
-	return parse_ethernet((void *)(long)ctx->data, (void *)(long)ctx->data_end, ctx->len,
-			      packet);
+	result =
+	    parse_ethernet((void *)(long)ctx->data, (void *)(long)ctx->data_end, ctx->len, packet);
+	return parse_given_up(result, packet);
 }
 
 /* IP bytes of the largest packet this becomes on the wire. */

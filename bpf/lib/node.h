@@ -19,7 +19,8 @@
 enum {
 	NODE_EVENTS_BYTES = 256 * 1024,
 	TOMBSTONES_DEFAULT = 262144, /* limits.tombstones */
-	SOCKET_LISTEN = 10,          /* TCP_LISTEN, TCP_TIME_WAIT of the kernel's enum */
+	SOCKET_ESTABLISHED = 1,      /* TCP_ESTABLISHED and so on of the kernel's enum */
+	SOCKET_LISTEN = 10,
 	SOCKET_TIME_WAIT = 6,
 };
 
@@ -82,7 +83,7 @@ PARSE_INLINE bool see_packet(struct __sk_buff *skb, bool ethernet, struct packet
 
 	if (result == PARSE_SHORT) {
 		bpf_skb_pull_data(skb, skb->len < PARSE_PULL ? skb->len : PARSE_PULL);
-		result = look_at(skb, ethernet, p);
+		result = parse_given_up(look_at(skb, ethernet, p), p);
 	}
 	return result == PARSE_OK;
 }

@@ -294,5 +294,18 @@ PARSE_INLINE enum parse_result parse_ethernet(const void *data, const void *end,
 	return PARSE_NOT_IP;
 }
 
+/* What is still PARSE_SHORT once the packet was pulled together: headers longer than PARSE_PULL, so
+ * IPv6 extension headers that nobody sends in good faith. With its addresses known it is a packet
+ * whose inside is not in order; the rules for addresses must hold for it, too. */
+PARSE_INLINE enum parse_result parse_given_up(enum parse_result result, struct packet *p)
+{
+	if (result != PARSE_SHORT)
+		return result;
+	if (!p->family)
+		return PARSE_NOT_IP;
+	p->state |= PACKET_MALFORMED | PACKET_NO_TRANSPORT;
+	return PARSE_OK;
+}
+
 TCPMIG_ABI_END
 #endif

@@ -9,6 +9,7 @@
 
 #include <linux/errno.h>
 
+#include "lib/generation.h"
 #include "lib/node.h"
 #include "shared/tombstone.h"
 
@@ -23,14 +24,6 @@ union tombstone_word {
 		__u16 detail;
 	} is;
 };
-
-/* Serial number arithmetic (RFC 1982) in GENERATION_BITS bits. */
-static inline bool generation_newer(__u32 a, __u32 b)
-{
-	__u32 distance = (a - b) & GENERATION_MASK;
-
-	return distance != 0 && distance < 1u << (GENERATION_BITS - 1);
-}
 
 static inline volatile __u64 *tombstone_place(struct tombstone *tombstone)
 {
@@ -67,7 +60,15 @@ static inline enum tombstone_outcome tombstone_insert(const struct flow_key *flo
 	return error == -E2BIG || error == -ENOMEM ? TOMBSTONE_FULL : TOMBSTONE_OLD;
 }
 
-/* Puts `fresh` there if its generation is newer than what is known. */
+/* What may take the place of what: a newer generation, and of the same one, once, what the announcement was for. */
+static inline bool tombstone_may_follow(union tombstone_word before, union tombstone_word after)
+{
+	if (before.is.generation == after.is.generation)
+		return before.is.state == TOMB_ANNOUNCED && after.is.state != TOMB_ANNOUNCED;
+	return generation_newer(after.is.generation, before.is.generation);
+}
+
+/* Puts `fresh` there if it may follow what is there. */
 static inline enum tombstone_outcome tombstone_advance(const struct flow_key *flow,
 						       struct tombstone *fresh)
 {
@@ -85,11 +86,12 @@ static inline enum tombstone_outcome tombstone_advance(const struct flow_key *fl
 			continue;
 		}
 		before = tombstone_read(tombstone);
-		if (!generation_newer(after.is.generation, before.is.generation))
+		if (!tombstone_may_follow(before, after))
 			return TOMBSTONE_OLD;
 		if (before.is.state != 0 && tombstone_swap(tombstone, before, after)) {
 			tombstone->snd_nxt = fresh->snd_nxt;
 			tombstone->target_port = fresh->target_port;
+			tombstone->received = fresh->received;
 			return TOMBSTONE_DONE;
 		}
 	}
@@ -97,11 +99,27 @@ static inline enum tombstone_outcome tombstone_advance(const struct flow_key *fl
 }
 
 static inline enum tombstone_outcome tombstone_claim(const struct flow_key *flow, __u32 generation,
-						     __u32 snd_nxt, __u16 target_port)
+						     __u32 snd_nxt, __u16 target_port,
+						     __u32 received)
 {
 	struct tombstone fresh = {
 	    .generation = generation,
 	    .state = TOMB_OPENING,
+	    .snd_nxt = snd_nxt,
+	    .target_port = target_port,
+	    .received = received,
+	};
+
+	return tombstone_advance(flow, &fresh);
+}
+
+/* The agent will claim it. */
+static inline enum tombstone_outcome
+tombstone_announce(const struct flow_key *flow, __u32 generation, __u32 snd_nxt, __u16 target_port)
+{
+	struct tombstone fresh = {
+	    .generation = generation,
+	    .state = TOMB_ANNOUNCED,
 	    .snd_nxt = snd_nxt,
 	    .target_port = target_port,
 	};

@@ -70,20 +70,28 @@ struct flow_value {
 	__u16 service;
 	__u16 client_fin_acked; /* FLOW_SHEET(generation) when the owner has acknowledged the client's FIN in that generation */
 	__u32 client_fin_end;   /* host order; the sequence after the client's FIN, valid with marks.client_fin */
+	__u32 snd_nxt;          /* host order; of the COMMIT: where the present owner's first word to the client begins */
+	__u32 client_ack;       /* host order; what the client expects next, by its latest packet (first: snd_nxt): the number of a RST to it */
+	__u32 client_end;       /* host order; the sequence after the client's latest packet; 0 = none since the entry was made */
+	__u32 custody_end;      /* host order; the same when the present owner spoke first: what is below may still be on its way to it; 0 = nothing */
 };
-TCPMIG_ASSERT_SIZE(struct flow_value, 80);
+TCPMIG_ASSERT_SIZE(struct flow_value, 96);
 /* A generation in 16 bits, never 0 (marks.word has no bit left). */
 #define FLOW_SHEET(generation) ((__u16)((generation) << 1 | 1))
 
 /* Value of the LRU map `affinity` (key flow_key): which dispatcher a not yet transferred connection belongs to, so that a
  * change of the set of dispatchers does not move connections that are open. Evictable at any time. */
 struct affinity_value {
-	__u64 last_seen_ns;
-	__u16 dispatcher; /* node id */
+	__u64 last_seen_ns; /* to a second; a SYN is noted exactly */
+	__u32 client_ack;   /* host order; what the client expects next of us, by its latest packet: the number of a RST to it */
+	__u16 dispatcher;   /* node id */
 	__u16 service;
-	__u32 pad;
+	__u8 acked;         /* the number is there: the client has said more than SYN */
+	__u8 moved;         /* the connection was transferred: `flows` has it, or had it */
+	__u16 pad;
+	__u32 client_end;   /* host order; the sequence after the client's latest packet */
 };
-TCPMIG_ASSERT_SIZE(struct affinity_value, 16);
+TCPMIG_ASSERT_SIZE(struct affinity_value, 24);
 
 TCPMIG_ABI_END
 #endif

@@ -21,7 +21,8 @@ struct node_settings {
 	__u16 node;                   /* own id */
 	__be16 control_port;
 	__u8 role;                    /* enum node_role */
-	__u8 pad[7];
+	__u8 no_resume;               /* the kernel would answer transfers with RST now: all of them to the agent, which refuses */
+	__u8 pad[6];
 };
 TCPMIG_ASSERT_SIZE(struct node_settings, 48);
 
@@ -36,6 +37,8 @@ enum tombstone_state {
 	TOMB_CONFIRMED = 2, /* the child has been seen: a packet without a socket is the kernel's to answer (RST) */
 	TOMB_ABORTED = 3,   /* never opened, and never will be: this generation or an older one is refused */
 	TOMB_REFUSED = 4,   /* tried and failed; the reason is in `reason` */
+	TOMB_ANNOUNCED = 5, /* its COMMIT has come, and the agent has still to open it: whatever is left of an earlier connection
+	                     * (a tombstone, TIME_WAIT) must not answer in its place */
 };
 
 /* map `tombstones`: hash flow_key -> the highest generation that was ever seen here. generation, state, reason and detail are one
@@ -50,8 +53,10 @@ struct tombstone {
 	__u32 snd_nxt;     /* of the COMMIT: the child's first sequence number */
 	__u16 target_port; /* host order: with the key, the child's four-tuple */
 	__u16 pad;
+	__u32 received; /* bytes that a paced delivery brings to the child: with less it is not whole. 0 = opened in one piece */
+	__u32 pad2;
 };
-TCPMIG_ASSERT_SIZE(struct tombstone, 24);
+TCPMIG_ASSERT_SIZE(struct tombstone, 32);
 
 /* map `pending`: hash flow_key -> what the next segment of this flow on the TUN is to be resumed with. Written by the agent
  * before it writes that segment, taken out by the program that resumes. */
@@ -73,8 +78,7 @@ enum node_event_type {
 	EVENT_OPENED = 1,    /* the kfunc took the transfer; the child comes into being in the same softirq */
 	EVENT_REFUSED = 2,   /* reason, detail */
 	EVENT_DUPLICATE = 3, /* generation not newer than the tombstone's: answer again */
-	EVENT_BUSY = 4,      /* a socket with the same four-tuple exists (state in detail): the datagram goes on to the agent's UDP
-	                      * socket; the agent ends the old socket and opens the transfer through the TUN */
+	EVENT_ANNOUNCED = 4, /* there is a new tombstone (TOMB_ANNOUNCED); the COMMIT itself goes on to the agent's UDP socket */
 	EVENT_STRAY_SYN = 5, /* SYN for a flow that has left: say GONE */
 };
 struct node_event {
@@ -99,6 +103,7 @@ TCPMIG_ASSERT_SIZE(struct node_event, 208);
 	X(ND_DUPLICATE, "duplicate", "transfers seen before (tombstone)") \
 	X(ND_DROP_BAD_MESSAGE, "drop_bad_message", "control datagram malformed or not for this node") \
 	X(ND_DROP_BAD_TAG, "drop_bad_tag", "control datagram with a wrong tag or key") \
+	X(ND_DROP_REPLAY, "drop_replay", "COMMIT whose message number was seen before, or is too old to know") \
 	X(ND_GUARD_PASSED, "guard_passed", "packets for a VPA with a socket") \
 	X(ND_GUARD_HELD, "guard_held", "packets without a socket given to the agent") \
 	X(ND_GUARD_TO_KERNEL, "guard_to_kernel", "packets of an ended connection left to the kernel's RST") \

@@ -13,6 +13,7 @@ enum tombstone_verb {
 	TOMBSTONE_SETTLE = 2, /* OPENING -> state (CONFIRMED, REFUSED or ABORTED); any other state stays */
 	TOMBSTONE_FORBID = 3, /* this generation and every older one shall never be opened here: ABORTED, unless it was opened */
 	TOMBSTONE_SWEEP = 4,  /* forget it, if its generation is still this one */
+	TOMBSTONE_ANNOUNCE = 5, /* its COMMIT has come: ANNOUNCED. CLAIM and FORBID of the same generation may follow */
 };
 
 enum tombstone_outcome {
@@ -31,13 +32,14 @@ struct tombstone_request {
 	__u8 reason;  /* SETTLE */
 	__u8 pad;
 	__u16 detail;      /* SETTLE */
-	__u16 target_port; /* CLAIM; as in struct tombstone */
-	__u32 snd_nxt;     /* CLAIM */
+	__u16 target_port; /* CLAIM, ANNOUNCE; as in struct tombstone */
+	__u32 snd_nxt;     /* CLAIM, ANNOUNCE */
+	__u32 received;    /* CLAIM; as in struct tombstone */
 	__u16 outcome;     /* out: enum tombstone_outcome */
-	__u16 pad2[3];
+	__u16 pad2;
 	struct tombstone now; /* out: what stands there; all zero = nothing */
 };
-TCPMIG_ASSERT_SIZE(struct tombstone_request, 88);
+TCPMIG_ASSERT_SIZE(struct tombstone_request, 96);
 
 TCPMIG_ABI_END
 #endif

@@ -5,8 +5,8 @@
  * Two tags authenticate it (SipHash-2-4, RFC-less; Aumasson & Bernstein 2012), both little-endian u64 stored as they are:
  *   switch_tag  over bytes [0, WIRE_TAGGED) of the header with the key node<->switch of `sender`
  *   target_tag  over bytes [0, WIRE_TAGGED) of the header and then the payload, with the pair key of (sender, target)
- * Messages that go to the switch and on to a target (COMMIT, DATA) carry both; to the switch alone (GONE, RENEW) only the
- * first; node to node only the second; REFUSED from the switch carries switch_tag with the key of the node it is sent to.
+ * Messages that go to the switch and on to a target (COMMIT, DATA) carry both; to the switch alone (GONE, RENEW, HEARTBEAT) only the
+ * first; node to node only the second; what the switch answers (REFUSED, RESUMED, HEARTBEAT) carries switch_tag with the key of the node it is sent to.
  * A tag that does not apply is zero. */
 #ifndef TCPMIG_SHARED_WIRE_H
 #define TCPMIG_SHARED_WIRE_H
@@ -32,7 +32,8 @@ enum wire_type {
 	WIRE_COMMIT = 1,  /* S, then on to the target: the one message that moves a flow; carries the last (or only) part */
 	WIRE_DATA = 2,    /* S, then on to the target: a part of a large snapshot; changes no state */
 	WIRE_GONE = 3,    /* S: the owner says that its socket has ended: the entry closes */
-	WIRE_RENEW = 4,   /* S: the owner says that its socket is alive: the idle lease starts again */
+	WIRE_RENEW = 4,   /* S: the owner says that its socket is alive: the idle lease starts again; a switch that has lost its table
+	                   * makes the entry anew */
 	WIRE_RESUMED = 5, /* N, target -> source port of the COMMIT: the child exists */
 	WIRE_REFUSED = 6, /* N, or from the switch (sender 0): it does not, `reason` says why */
 	WIRE_ABORT = 7,   /* N, source -> target: forget this generation if it has not been opened; answered by ABORTED or RESUMED */
@@ -41,6 +42,7 @@ enum wire_type {
 	WIRE_SEGMENT = 10,/* N, source -> owner: a client's TCP segment (header and data) that reached the source too late (TAIL, captures) */
 	WIRE_LOAD = 11,   /* N, server -> dispatcher, every 100 ms: live connections; also the heartbeat */
 	WIRE_MISSING = 12,/* N, target -> source: parts of a several-part transfer that have not come: payload = be16 part numbers */
+	WIRE_HEARTBEAT = 13, /* S, every node, each 100 ms: detail = the sender's instance. The switch answers it: detail = its boot */
 	WIRE_TYPE_MAX
 };
 
@@ -54,6 +56,8 @@ enum wire_type {
 	X(REASON_UNKNOWN_SERVICE, 5, "unknown service") \
 	X(REASON_TABLE_FULL, 6, "flow table full") \
 	X(REASON_REPLAY, 7, "message number too old or seen before") \
+	X(REASON_TOO_LARGE, 8, "the datagram does not fit the path to the target") \
+	X(REASON_OTHER_BOOT, 9, "the switch has lost its table since the transfer began") \
 	X(REASON_NO_LISTENER, 16, "no listener on the server's port") \
 	X(REASON_BACKLOG_FULL, 17, "the listener's backlog is full") \
 	X(REASON_KERNEL_REFUSED, 18, "the server's kernel refused (errno in detail)") \
@@ -62,8 +66,7 @@ enum wire_type {
 	X(REASON_TUPLE_BUSY, 21, "a live socket has the same four-tuple") \
 	X(REASON_INCOMPLETE, 22, "parts missing at the deadline") \
 	X(REASON_UNSUPPORTED, 23, "a property of the connection cannot be carried") \
-	X(REASON_ABORTED, 24, "aborted before it was opened") \
-	X(REASON_DRAINING, 25, "the server is draining")
+	X(REASON_ABORTED, 24, "aborted before it was opened")
 
 enum wire_reason {
 #define X(name, value, text) name = value,
@@ -85,6 +88,7 @@ enum wire_flags {
 	WIRE_FLAG_CRAFTED = 1, /* SEGMENT: made from bytes, not captured: its acknowledgement number must be filled in */
 	WIRE_FLAG_TAKE_BACK = 2, /* COMMIT: the target is the sender itself: nothing is forwarded, the switch answers RESUMED */
 	WIRE_FLAG_CLIENT_FIN = 4, /* COMMIT: the client's FIN follows the received bytes */
+	WIRE_FLAG_DRAINING = 8, /* HEARTBEAT: takes no new connections */
 };
 
 struct wire_header {
@@ -100,10 +104,10 @@ struct wire_header {
 	/*  21 */ __u8 family;   /* of the flow: enum ip_family */
 	/*  22 */ __be16 service;
 	/*  24 */ __be32 generation; /* of the flow after this message is applied */
-	/*  28 */ __be32 current_generation; /* REFUSED: what the refusing side knows */
+	/*  28 */ __be32 current_generation; /* REFUSED: what the refusing side knows. COMMIT, DATA: the first of this transfer that may have been applied; 0: this one */
 	/*  32 */ struct ip_address client;
 	/*  48 */ __be16 client_port;
-	/*  50 */ __be16 target_port; /* TCP port of the server on the target */
+	/*  50 */ __be16 target_port; /* TCP port of the server on the target; RENEW: on the sender */
 	/*  52 */ __be16 part;        /* 0 .. parts-1; COMMIT is part parts-1 */
 	/*  54 */ __be16 parts;       /* 1 .. WIRE_PARTS_MAX */
 	/*  56 */ __be32 payload_seq; /* TCP sequence number of the first payload byte of this part */
@@ -120,7 +124,9 @@ struct wire_header {
 	/*  84 */ __be32 tsval_now;   /* the TSval the service would use now */
 	/*  88 */ __be32 ts_recent;   /* the client's latest TSval */
 	/*  92 */ __be32 srtt_us;     /* smoothed round-trip time, microseconds */
-	/*  96 */ __be32 detail;      /* REFUSED: errno; LOAD: live connections; RESUMED: ns from datagram to child, saturated */
+	/*  96 */ __be32 detail;      /* REFUSED: errno; LOAD: live connections; RESUMED: ns from datagram to child, saturated; HEARTBEAT: instance, or boot;
+	                        * REFUSED (other boot): the boot; COMMIT, DATA:
+	                        * the boot of the switch when the transfer began, 0 = not known */
 	/* 100 */ __be32 payload_length;
 	/* 104 */ __u64 switch_tag;
 	/* 112 */ __u64 target_tag;

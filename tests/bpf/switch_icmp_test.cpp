@@ -179,3 +179,58 @@ TEST_CASE("switch: an ICMP error of anyone else is dropped") {
   CHECK(w.s.from_node(from_vpa(w, 2, too_big(w.f, quote_of_client(w.f, 3, kTargetPort, 88))))
             .counted == Counts{{"drop_not_tcp", 1}});
 }
+
+TEST_CASE("switch: an ICMP error of a router on the inside goes out as the VIP's") {
+  SWITCH_WORLD(w);
+  w.s.set_flow(w.f, Rig::owned(2, 1, 77, false));
+  const auto from = [&](const Address& router, const Icmp& icmp) {
+    return w.s.from_node(Ethernet{mac_of_interface("nodes0"), mac_of_node(2), {}} /
+                         ip(router, w.f.client) / icmp);
+  };
+  const auto about = [&](int node, std::uint16_t port) {
+    return too_big(w.f, quote_of_client(w.f, node, port, 88));
+  };
+  for (const Address& router : {w.f.node(2), w.f.elsewhere}) {
+    const Result r = from(router, about(2, kTargetPort));
+    CHECK(r.action == Action::kRedirect);
+    CHECK(r.counted == Counts{{"icmp_translated", 1}});
+    const View v = r.view();
+    CHECK(v.source == w.f.vip);
+    CHECK(v.destination == w.f.client);
+    const View quote = read_ip(v.payload, false);
+    CHECK(quote.fault == "");
+    CHECK(quote.source == w.f.client);
+    CHECK(quote.destination == w.f.vip);
+    CHECK(quote.destination_port == kPort);
+  }
+  CHECK(w.s.flow(w.f)->owner.is.spoke == 0);  // the owner itself has said nothing
+  CHECK(from(w.f.elsewhere, about(1, kPort)).counted == Counts{{"drop_not_owner", 1}});
+  CHECK(from(w.f.elsewhere, about(4, kTargetPort)).counted ==
+        Counts{{"drop_vpa_source", 1}});  // that node is not behind this interface
+  // about anything else it is a router's everyday word
+  const Packet other =
+      Ethernet{} / ip(w.f.client, w.f.node(2)) / Tcp{.source = 1, .destination = 2};
+  CHECK(from(w.f.elsewhere, too_big(w.f, other.ip_bytes())).counted == Counts{{"passed", 1}});
+  const std::uint8_t echo = w.f.version == 4 ? 8 : 128;
+  CHECK(from(w.f.elsewhere, {echo, 0, 1, quote_of_client(w.f, 2, kTargetPort, 88)}).counted ==
+        Counts{{"passed", 1}});
+}
+
+TEST_CASE("switch: ICMP errors that cannot go on") {
+  SWITCH_WORLD(w);
+  const Counts slow{{"slow_path", 1}}, no_route{{"drop_no_route", 1}};
+  const auto with_ttl = [](Packet packet) {
+    std::visit([](auto& header) { header.ttl = 1; }, packet.network);
+    return packet;
+  };
+  const Packet in = from_router(w, too_big(w.f, quote_of_service(w.f, 80)));
+  Packet out = from_vpa(w, 2, too_big(w.f, quote_of_client(w.f, 2, kTargetPort, 88)));
+  w.s.set_flow(w.f, Rig::owned(2, 1, 77, false));
+  CHECK(w.s.from_client(with_ttl(in)).counted == slow);
+  CHECK(w.s.from_node(with_ttl(out)).counted == slow);
+  std::visit([&](auto& header) { header.destination = w.f.node(6); }, out.network);
+  CHECK(w.s.from_node(out).counted == no_route);
+  CHECK(w.s.flow(w.f)->owner.is.spoke == 0);
+  w.s.set_flow(w.f, Rig::owned(6, 1, 77, false));
+  CHECK(w.s.from_client(in).counted == no_route);
+}

@@ -36,6 +36,28 @@ TEST_CASE("switch: data of a connection without an entry goes to its dispatcher"
   CHECK(r.view().mac_destination == mac_of_node(5));
 }
 
+TEST_CASE("inward: a port used again does not lead to a dispatcher that drains") {
+  SWITCH_WORLD(w);
+  const bool draining = GENERATE(false, true);
+  const std::uint32_t five = 5;
+  tcpmig::sys::map_update(w.s.map("liveness"), five,
+                          abi::node_liveness{.heard_ns = now_ns(),
+                                             .since_ns = now_ns(),
+                                             .instance = 1,
+                                             .draining = draining,
+                                             .replaced = 0,
+                                             .pad = {}});
+  w.s.bind(w.f, 5);  // Maglev says 1
+  const auto goes_to = [&](std::uint8_t flags) {
+    w.s.from_client(w.tcp_in({.flags = flags}));
+    return w.s.bound(w.f)->dispatcher;
+  };
+  CHECK(goes_to(kSyn) == 5);  // the SYN of this connection once more
+  CHECK(goes_to(kAck) == 5);
+  CHECK(goes_to(kFin | kAck) == 5);
+  CHECK(goes_to(kSyn) == (draining ? 1 : 5));
+}
+
 TEST_CASE("switch: a binding to what is no dispatcher any more is replaced") {
   SWITCH_WORLD(w);
   w.s.bind(w.f, 2);
@@ -71,7 +93,7 @@ TEST_CASE("switch: packets of an owned flow go to the owner and its port") {
   entry.last_seen_ns -= 1000000000;
   w.s.set_flow(w.f, entry);
   const Bytes payload(333, 'y');
-  const auto before = w.s.traffic_of_node(2);
+  const auto before = w.s.traffic_of_node(2), service = w.s.traffic_of_service(kService);
   const Result r =
       w.s.from_client(w.tcp_in({.seq = 5, .ack = 6, .flags = kAck, .payload = payload}));
   CHECK(r.action == Action::kRedirect);
@@ -90,7 +112,26 @@ TEST_CASE("switch: packets of an owned flow go to the owner and its port") {
   CHECK(flow.last_seen_ns > entry.last_seen_ns + 900000000);
   CHECK(w.s.traffic_of_node(2).packets_in == before.packets_in + 1);
   CHECK(w.s.traffic_of_node(2).bytes_in == before.bytes_in + flow.bytes_in);
+  CHECK(w.s.traffic_of_service(kService).packets_in == service.packets_in + 1);
+  CHECK(w.s.traffic_of_service(kService).bytes_in == service.bytes_in + flow.bytes_in);
+  CHECK(w.s.traffic_of_service(kService).packets_out == service.packets_out);
   CHECK_FALSE(w.s.bound(w.f));
+}
+
+TEST_CASE("switch: one client port at two VIPs is two flows") {
+  SWITCH_WORLD(w);
+  const std::uint32_t service = kService;
+  const packets::Address other = w.f.elsewhere;  // the same service, at a second address
+  tcpmig::sys::map_update(w.s.map("vips"), abi::vip_key{other.raw(), htons(kPort), {}}, service);
+  w.s.set_flow(w.f, Rig::owned(2, 1, 77, true));
+  const auto to = [&](const packets::Address& vip) {
+    return w.s.from_client(packets::Ethernet{mac_of_interface("clients0"), mac_of_client(), {}} /
+                           packets::ip(w.f.client, vip, 64) /
+                           Tcp{.source = kClientPort, .destination = kPort, .flags = kAck});
+  };
+  CHECK(to(w.f.vip).counted == Counts{{"to_owner", 1}});
+  CHECK(to(other).counted == Counts{{"to_dispatcher", 1}});
+  CHECK(w.s.flow(w.f)->packets_in == 1);
 }
 
 TEST_CASE("switch: dead entries are treated as absent") {
@@ -222,6 +263,45 @@ TEST_CASE("switch: what is not ours goes to the kernel untouched") {
   Packet multicast = arp;
   multicast.ethernet = {{1, 0, 0x5e, 0, 0, 1}, mac_of_client(), {}};
   passed(multicast);
+}
+
+TEST_CASE("switch: what may hide a control datagram does not come in from clients") {
+  SWITCH_WORLD(w);
+  const Ethernet ethernet{mac_of_interface("clients0"), mac_of_client(), {}};
+  const Udp udp{50000, kControlPort, Bytes(128), true, {}};
+  const Counts dropped{{"drop_control_from_clients", 1}}, passed{{"passed", 1}};
+  for (const Address& to : {w.f.node(2), w.f.own_nodes}) {
+    const auto counted = [&](const Ip& header, const Transport& transport) {
+      return w.s.from_client(ethernet / header / transport).counted;
+    };
+    if (w.f.version == 4) {
+      // a later fragment holds no ports, and the first one did not pass
+      IPv4 header{.source = w.f.client, .destination = to, .more_fragments = true};
+      CHECK(counted(header, udp) == dropped);
+      header.fragment_offset = 10;
+      CHECK(counted(header, udp) == passed);
+      header = IPv4{.source = w.f.client, .destination = to, .protocol = 17};
+      CHECK(counted(header, Bytes(7)) == dropped);
+      continue;
+    }
+    const auto with = [&](std::vector<Extension> extensions) {
+      return IPv6{.source = w.f.client,
+                  .destination = to,
+                  .extensions = std::move(extensions),
+                  .protocol = {},
+                  .payload_length = {}};
+    };
+    const Extension options{60, Bytes(7)};
+    CHECK(counted(with({options, options}), udp) == dropped);
+    CHECK(counted(with({options, options}), Udp{1, 53, {}, true, {}}) == passed);
+    // a fifth is not walked, whatever follows; nor is a routing header that leads on
+    CHECK(counted(with({options, options, options, options, options}), udp) == dropped);
+    CHECK(counted(with({{43, {0, 0, 1, 0, 0, 0, 0}}}), udp) == dropped);
+    CHECK(counted(with({{60, {200, 0, 0, 0, 0, 0, 0}}}), udp) ==
+          dropped);  // longer than the packet
+    CHECK(counted(with({{44, {0, 0, 1, 0, 0, 0, 7}}, options}), udp) == dropped);  // the first one
+    CHECK(counted(with({{44, {0, 0, 16, 0, 0, 0, 7}}}), udp) == passed);           // a later one
+  }
 }
 
 TEST_CASE("switch: a frame for another host's MAC is not routed") {

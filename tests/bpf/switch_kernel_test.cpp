@@ -108,16 +108,45 @@ TEST_CASE("kernel: no route") {
   CHECK(w.s.flow(w.f)->packets_in == 0);
 }
 
-TEST_CASE("kernel: a COMMIT that does not fit or whose TTL is over changes nothing") {
+TEST_CASE("kernel: no route to the client") {
   SWITCH_WORLD(w);
-  const auto header = transfer(w.f, abi::WIRE_COMMIT, 1, 7, 5);
-  Packet packet = control(w.f, header, Bytes(1300 - (w.f.version == 4 ? 28 : 48) - 128));
-  CHECK(w.s.from_node(packet).counted == Counts{{"committed", 1}});
+  Packet packet = w.tcp_out(2, {.flags = kAck});
+  std::visit([&](auto& header) { header.destination = w.f.node(6); }, packet.network);
+  auto key = key_of(w.f);
+  key.client = w.f.node(6).raw();
+  tcpmig::sys::map_update(w.s.map("flows"), key, Rig::owned(2, 1, 7, false));
+  CHECK(w.s.from_node(packet).counted == Counts{{"drop_no_route", 1}});
+  const auto flow = tcpmig::sys::map_lookup<abi::flow_value>(w.s.map("flows"), key).value();
+  CHECK(flow.owner.is.spoke == 0);
+}
+
+TEST_CASE("kernel: a COMMIT or DATA that does not fit its target's MTU is refused") {
+  SWITCH_WORLD(w);
+  const std::size_t most = 1300 - (w.f.version == 4 ? 28 : 48) - abi::WIRE_HEADER_SIZE;
+  const auto sent = [&](abi::wire_type type, std::size_t payload) {
+    return w.s.from_node(control(w.f, transfer(w.f, type, 1, 7, 5), Bytes(payload)));
+  };
+  CHECK(sent(abi::WIRE_COMMIT, most).counted == Counts{{"committed", 1}});
+  CHECK(sent(abi::WIRE_DATA, most).counted == Counts{{"data_steered", 1}});
+  // the way has become narrower since: the repeat cannot reach the target either
+  Result r = sent(abi::WIRE_COMMIT, most + 1);
+  CHECK(r.counted == Counts{{"refused_too_large", 1}});
+  CHECK(ntohl(header_of(r.view()).current_generation) == 5);
   w.s.reset();
-  packet = control(w.f, transfer(w.f, abi::WIRE_COMMIT, 1, 7, 5),
-                   Bytes(1301 - (w.f.version == 4 ? 28 : 48) - 128));
-  CHECK(w.s.from_node(packet).counted == kSlow);
-  packet = control(w.f, transfer(w.f, abi::WIRE_COMMIT, 1, 2, 5));
+  for (const auto type : {abi::WIRE_COMMIT, abi::WIRE_DATA}) {
+    r = sent(type, most + 1);
+    CHECK(r.action == Action::kRedirect);
+    CHECK(r.counted == Counts{{"refused_too_large", 1}});
+    CHECK(r.view().destination == w.f.node(1));
+    CHECK(header_of(r.view()).type == abi::WIRE_REFUSED);
+    CHECK(header_of(r.view()).reason == abi::REASON_TOO_LARGE);
+    CHECK_FALSE(w.s.flow(w.f));
+  }
+}
+
+TEST_CASE("kernel: a COMMIT whose TTL is over changes nothing") {
+  SWITCH_WORLD(w);
+  Packet packet = control(w.f, transfer(w.f, abi::WIRE_COMMIT, 1, 2, 5));
   std::visit([](auto& ip) { ip.ttl = 1; }, packet.network);
   const Result r = w.s.from_node(packet);
   CHECK(r.counted == kSlow);

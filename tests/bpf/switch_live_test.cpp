@@ -6,7 +6,9 @@
 //                                nodes1 --- server (node 4)
 #include <bpf/libbpf.h>
 #include <linux/ethtool.h>
+#include <linux/if_packet.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -181,6 +183,32 @@ std::size_t receive_pattern(int fd) {
   }
 }
 
+/// Sends a frame from the client's interface as it is. Of one larger than a page only the first 64
+/// bytes are linear in the kernel's buffer: the programs do not see the rest at first.
+void send_frame(int netns, const Bytes& frame) {
+  const EnterNetns enter(netns);
+  const UniqueFd fd(check("socket", ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)));
+  const int on = 1;
+  check("PACKET_VNET_HDR", ::setsockopt(fd.get(), SOL_PACKET, PACKET_VNET_HDR, &on, sizeof on));
+  sockaddr_ll to{};
+  to.sll_family = AF_PACKET;
+  to.sll_ifindex = static_cast<int>(::if_nametoindex("eth0"));
+  Bytes bytes(10);  // struct virtio_net_hdr (its header is no C++)
+  bytes[2] = 64;    // hdr_len
+  bytes.insert(bytes.end(), frame.begin(), frame.end());
+  check("send a frame", ::sendto(fd.get(), bytes.data(), bytes.size(), 0,
+                                 reinterpret_cast<const sockaddr*>(&to), sizeof to));
+}
+
+/// Ethernet header of a frame from the client to the switch.
+packets::Ethernet to_switch(const Network& net) {
+  const EnterNetns enter(net.the_switch());
+  const std::string mac = tcpmig::sys::Netlink().find_link("clients0").value().mac;
+  packets::Ethernet header{{}, mac_of_client(), {}};
+  std::copy(mac.begin(), mac.end(), header.destination.begin());
+  return header;
+}
+
 template <typename Condition>
 bool eventually(Condition condition) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
@@ -189,6 +217,24 @@ bool eventually(Condition condition) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   return true;
+}
+
+}  // namespace
+
+namespace {
+
+/// The sequence number of the next byte that a socket sends.
+std::uint32_t next_to_send(int fd) {
+  const auto set = [&](int option, int value) {
+    check("setsockopt of repair mode", ::setsockopt(fd, IPPROTO_TCP, option, &value, sizeof value));
+  };
+  std::uint32_t number = 0;
+  socklen_t length = sizeof number;
+  set(TCP_REPAIR, TCP_REPAIR_ON);
+  set(TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
+  check("getsockopt TCP_QUEUE_SEQ", ::getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, &number, &length));
+  set(TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+  return number;
 }
 
 }  // namespace
@@ -206,11 +252,14 @@ TEST_CASE("live: a connection to the owner, both ways, to its end") {
   }
   const UniqueFd listener = socket_in(net.server(), c.version, SOCK_STREAM, kTargetPort);
   check("listen", ::listen(listener.get(), 1));
-  s.set_flow(f, Rig::owned(4, 1, 7, false));
+  s.set_flow(f, Rig::owned(4, 1, 7, true));  // so that the handshake itself gets through
   const auto before = s.counters();
   UniqueFd client = socket_in(net.client(), c.version, SOCK_STREAM, kClientPort);
   connect_to(client, f.vip, kPort);
   UniqueFd server(check("accept", ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+  auto entry = Rig::owned(4, 1, 7, false);  // as a COMMIT leaves it
+  entry.snd_nxt = next_to_send(server.get());
+  s.set_flow(f, entry);
 
   auto up = std::async(std::launch::async, [&] {
     const bool sent = send_pattern(client.get());
@@ -245,6 +294,62 @@ TEST_CASE("live: a connection to the owner, both ways, to its end") {
     INFO(name);
     if (name.starts_with("drop_")) CHECK(value == 0);
   }
+}
+
+TEST_CASE("live: headers beyond what is pulled together do not get round the rules") {
+  if (!can_run()) return;
+  const Network& net = network(Backend::kTc);
+  Rig& s = Rig::get(Backend::kTc);
+  const Family& f = family(6);
+  {
+    const EnterNetns enter(net.the_switch());
+    s.reset();
+    iproute("link set clients0 mtu 9000\n");
+    const EnterNetns there(net.client());
+    iproute("link set eth0 mtu 9000\n");
+  }
+  Bytes options(40 * 8 + 7);
+  options[0] = 40;
+  for (const auto& [to, counter] : {std::pair{f.vpa(4), "drop_to_vpa"},
+                                    {f.vip, "drop_malformed"},
+                                    {f.node(4), "drop_control_from_clients"}}) {
+    INFO(counter);
+    const auto before = s.counters();
+    send_frame(net.client(), (to_switch(net) /
+                              packets::IPv6{.source = f.client,
+                                            .destination = to,
+                                            .extensions = {{60, options}},
+                                            .protocol = {},
+                                            .payload_length = {}} /
+                              packets::Udp{50000, kControlPort, Bytes(5000), true, {}})
+                                 .bytes());
+    const std::string name = counter;
+    CHECK(eventually([&] { return s.counters().at(name) == before.at(name) + 1; }));
+  }
+}
+
+TEST_CASE("live: a frame with a VLAN tag is the VLAN interface's") {
+  if (!can_run()) return;
+  const auto backend = GENERATE(Backend::kTc, Backend::kXdp);
+  const Network& net = network(backend);
+  Rig& s = Rig::get(backend);
+  const Family& f = family(4);
+  {
+    const EnterNetns enter(net.the_switch());
+    s.reset();
+  }
+  const auto before = s.counters();
+  const Bytes plain = (to_switch(net) / packets::ip(f.client, f.vpa(4)) /
+                       packets::Udp{50000, kControlPort, Bytes(100), true, {}})
+                          .bytes();
+  Bytes tagged = plain;
+  const std::uint8_t tag[] = {0x81, 0, 0, 5};
+  tagged.insert(tagged.begin() + 12, std::begin(tag), std::end(tag));
+  send_frame(net.client(), tagged);
+  send_frame(net.client(), plain);
+  CHECK(eventually([&] { return s.counters().at("drop_to_vpa") > before.at("drop_to_vpa"); }));
+  CHECK(eventually([&] { return s.counters().at("passed") > before.at("passed"); }));
+  CHECK(s.counters().at("drop_to_vpa") == before.at("drop_to_vpa") + 1);
 }
 
 TEST_CASE("live: control datagrams of real sockets") {

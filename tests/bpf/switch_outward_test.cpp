@@ -19,7 +19,7 @@ Tcp as_dispatcher(Tcp tcp) {
 TEST_CASE("switch: a dispatcher speaks for connections without an entry") {
   SWITCH_WORLD(w);
   const Bytes payload(77, 'p');
-  const auto before = w.s.traffic_of_node(1);
+  const auto before = w.s.traffic_of_node(1), service = w.s.traffic_of_service(kService);
   const Result r =
       w.s.from_node(w.tcp_out(1, as_dispatcher({.seq = 9, .flags = kAck, .payload = payload})));
   CHECK(r.action == Action::kRedirect);
@@ -35,7 +35,10 @@ TEST_CASE("switch: a dispatcher speaks for connections without an entry") {
   CHECK(v.mac_source == mac_of_interface("clients0"));
   CHECK_FALSE(w.s.flow(w.f));
   CHECK(w.s.traffic_of_node(1).packets_out == before.packets_out + 1);
-  CHECK(w.s.traffic_of_node(1).bytes_out == before.bytes_out + 97 + (w.f.version == 4 ? 20 : 40));
+  const std::uint64_t bytes = 97 + (w.f.version == 4 ? 20U : 40U);
+  CHECK(w.s.traffic_of_node(1).bytes_out == before.bytes_out + bytes);
+  CHECK(w.s.traffic_of_service(kService).packets_out == service.packets_out + 1);
+  CHECK(w.s.traffic_of_service(kService).bytes_out == service.bytes_out + bytes);
 }
 
 TEST_CASE("switch: without an entry nobody else speaks") {
@@ -43,14 +46,14 @@ TEST_CASE("switch: without an entry nobody else speaks") {
   const Result server =
       w.s.from_node(w.tcp_out(2, as_dispatcher({.flags = kAck, .payload = Bytes(1)})));
   CHECK(server.action == Action::kDrop);
-  CHECK(server.counted == Counts{{"drop_not_owner", 1}});
+  CHECK(server.counted == Counts{{"drop_not_owner", 1}, {"revoked", 1}});
   CHECK(w.s.from_node(w.tcp_out(2, as_dispatcher({.flags = kAck}))).counted ==
         Counts{{"drop_late_ack", 1}});
   CHECK(w.s.from_node(w.tcp_out(1, {.source = 8081, .flags = kAck})).counted ==
         Counts{{"drop_late_ack", 1}});  // not the service's port
   w.s.bind(w.f, 5);
   CHECK(w.s.from_node(w.tcp_out(1, as_dispatcher({.flags = kRst}))).counted ==
-        Counts{{"drop_not_owner", 1}});
+        Counts{{"drop_not_owner", 1}, {"revoked", 1}});
   CHECK(w.s.from_node(w.tcp_out(5, as_dispatcher({.flags = kSyn | kAck}))).counted ==
         Counts{{"from_node", 1}});
 }
@@ -94,7 +97,8 @@ TEST_CASE("switch: one owner") {
   };
   const Counts late{{"drop_late_ack", 1}}, not_owner{{"drop_not_owner", 1}};
   CHECK(dropped(w.tcp_out(1, as_dispatcher({.flags = kAck}))) == late);
-  CHECK(dropped(w.tcp_out(1, as_dispatcher({.flags = kAck, .payload = Bytes(1)}))) == not_owner);
+  CHECK(dropped(w.tcp_out(1, as_dispatcher({.flags = kAck, .payload = Bytes(1)}))) ==
+        Counts{{"drop_not_owner", 1}, {"revoked", 1}});
   CHECK(dropped(w.tcp_out(1, as_dispatcher({.flags = kAck | kFin}))) == not_owner);
   CHECK(dropped(w.tcp_out(1, as_dispatcher({.flags = kAck | kRst}))) == not_owner);
   CHECK(dropped(w.tcp_out(1, as_dispatcher({.flags = kAck | kSyn}))) == not_owner);
@@ -104,6 +108,20 @@ TEST_CASE("switch: one owner") {
         late);  // another port of the owner
   CHECK(w.s.flow(w.f)->owner.word == entry.owner.word);
   CHECK(w.s.flow(w.f)->packets_out == 0);
+}
+
+TEST_CASE("switch: who has owned a flow that has ended has no voice any more") {
+  SWITCH_WORLD(w);
+  auto entry = Rig::owned(2, 1, 77, true);
+  entry.marks.is.generation = 77;
+  entry.marks.is.closing = 1;
+  entry.closing_ns = 1;
+  w.s.set_settings([](auto& settings) { settings.closing_ns = 1000000; });
+  w.s.set_flow(w.f, entry);
+  CHECK(w.s.from_node(w.tcp_out(2, {.flags = kAck})).counted == Counts{{"drop_late_ack", 1}});
+  CHECK(w.s.from_node(w.tcp_out(2, {.flags = kAck | kFin})).counted ==
+        Counts{{"drop_not_owner", 1}, {"revoked", 1}});
+  CHECK(w.s.flow(w.f)->owner.word == entry.owner.word);
 }
 
 TEST_CASE("switch: a VPA is a source only on its node's interface") {
@@ -218,9 +236,11 @@ TEST_CASE("switch: a FIN that was made up in the client's name closes nothing") 
   SWITCH_WORLD(w);
   w.s.set_flow(w.f, Rig::owned(2, 1, 77, true));
   w.s.from_node(w.tcp_out(2, {.seq = 1000, .ack = 500, .flags = kFin | kAck}));
-  w.s.from_client(w.tcp_in({.seq = 900000, .ack = 1001, .flags = kFin | kAck}));
-  w.s.from_node(w.tcp_out(2, {.seq = 1001, .ack = 500, .flags = kAck}));
-  CHECK_FALSE(w.s.flow(w.f)->marks.is.closing);
+  for (const std::uint32_t seq : {900000U, 7U, 498U}) {  // beyond the window, and before it
+    w.s.from_client(w.tcp_in({.seq = seq, .ack = 1001, .flags = kFin | kAck}));
+    w.s.from_node(w.tcp_out(2, {.seq = 1001, .ack = 500, .flags = kAck}));
+    CHECK_FALSE(w.s.flow(w.f)->marks.is.closing);
+  }
   // the client's own
   w.s.from_client(w.tcp_in({.seq = 500, .ack = 1001, .flags = kFin | kAck}));
   w.s.from_node(w.tcp_out(2, {.seq = 1001, .ack = 501, .flags = kAck}));

@@ -106,6 +106,41 @@ TEST_CASE("race: two first transfers") {
   }
 }
 
+TEST_CASE("race: what a COMMIT says of the client's FIN against a FIN seen in the old generation") {
+  SWITCH_WORLD(w);
+  const Race race{w};
+  for (int round = 0; round < kRounds; round++) {
+    w.s.set_flow(w.f, Rig::owned(2, 1, kGeneration, true));
+    abi::wire_header header = transfer(w.f, abi::WIRE_COMMIT, 2, 7, kGeneration + 1);
+    header.flags = abi::WIRE_FLAG_CLIENT_FIN;
+    const Bytes on = control(w.f, header).bytes(),
+                fin = w.tcp_in({.seq = 500, .flags = kFin | kAck}).bytes();
+    Verdict verdict{};
+    at_once([&] { verdict = verdict_of(race.shoot(on)); },
+            [&] { w.s.shoot("clients", "clients0", fin); });
+    REQUIRE(verdict == Verdict::kDone);
+    REQUIRE(w.s.flow(w.f)->marks.is.generation == kGeneration + 1);
+    REQUIRE(w.s.flow(w.f)->marks.is.client_fin);
+  }
+}
+
+TEST_CASE("race: the last two ACKs of a connection") {
+  SWITCH_WORLD(w);
+  const Race race{w};
+  const Bytes in = w.tcp_in({.seq = 501, .ack = 1001, .flags = kAck}).bytes(),
+              out = w.tcp_out(2, {.seq = 1001, .ack = 501, .flags = kAck}).bytes();
+  for (int round = 0; round < 2 * kRounds; round++) {
+    auto entry = Rig::owned(2, 1, kGeneration, true);
+    entry.marks.is.generation = kGeneration;
+    entry.marks.is.owner_fin = entry.marks.is.client_fin = 1;
+    entry.owner_fin_end = 1001;
+    entry.client_fin_end = 501;
+    w.s.set_flow(w.f, entry);
+    at_once([&] { w.s.shoot("clients", "clients0", in); }, [&] { race.shoot(out); });
+    REQUIRE(w.s.flow(w.f)->marks.is.closing);
+  }
+}
+
 TEST_CASE("race: a new life against the sweep") {
   SWITCH_WORLD(w);
   const Race race{w};

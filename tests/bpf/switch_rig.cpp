@@ -114,6 +114,7 @@ void Rig::reset() {
   clear<abi::flow_key>("flows");
   clear<abi::flow_key>("affinity");
   clear<abi::vip_key>("vips");
+  clear<abi::revoked_key>("revoked");
   clear<abi::ip_address>("own_addresses");
   clear<abi::ip_address>("node_addresses");
   fill_tables();
@@ -243,7 +244,10 @@ std::optional<abi::affinity_value> Rig::bound(const Family& f, std::uint16_t cli
 }
 
 void Rig::bind(const Family& f, std::uint16_t dispatcher, std::uint16_t client_port) {
-  const abi::affinity_value value{now_ns(), dispatcher, kService, 0};
+  abi::affinity_value value{};
+  value.last_seen_ns = now_ns();
+  value.dispatcher = dispatcher;
+  value.service = kService;
   tcpmig::sys::map_update(map("affinity"), key_of(f, client_port), value);
 }
 
@@ -260,9 +264,9 @@ void Rig::set_node(unsigned id, const std::function<void(abi::node_entry&)>& cha
   tcpmig::sys::map_update(map("nodes"), id, node);
 }
 
-abi::traffic Rig::traffic_of_node(std::uint32_t id) {
+abi::traffic Rig::traffic(const std::string& map_name, std::uint32_t index) {
   abi::traffic sum{};
-  for (const auto& t : tcpmig::sys::map_lookup_percpu<abi::traffic>(map("node_traffic"), id)) {
+  for (const auto& t : tcpmig::sys::map_lookup_percpu<abi::traffic>(map(map_name), index)) {
     sum.packets_in += t.packets_in;
     sum.bytes_in += t.bytes_in;
     sum.packets_out += t.packets_out;
@@ -276,6 +280,28 @@ bool Rig::forget(const Family& f, std::uint64_t dead_ns) {
   LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_size_in = sizeof request);
   check_errno("run forget", bpf_prog_test_run_opts(program("forget"), &options));
   return request.removed == 1;
+}
+
+abi::reap_request Rig::reap(abi::reap_request request) {
+  LIBBPF_OPTS(bpf_test_run_opts, options, .ctx_in = &request, .ctx_size_in = sizeof request);
+  check_errno("run reap", bpf_prog_test_run_opts(program("reap"), &options));
+  return request;
+}
+
+std::vector<abi::revocation> Rig::revocations() {
+  std::vector<abi::revocation> all;
+  const auto take = [](void* list, void* record, std::size_t size) {
+    REQUIRE(size == sizeof(abi::revocation));
+    abi::revocation one{};
+    std::memcpy(&one, record, sizeof one);
+    static_cast<std::vector<abi::revocation>*>(list)->push_back(one);
+    return 0;
+  };
+  const std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> ring(
+      ring_buffer__new(map("revocations"), take, &all, nullptr), ring_buffer__free);
+  REQUIRE(ring != nullptr);
+  ring_buffer__consume(ring.get());
+  return all;
 }
 
 bool can_run() {

@@ -87,7 +87,7 @@ class Rig {
   [[nodiscard]] Backend backend() const { return backend_; }
   [[nodiscard]] int map(const std::string& name) const;
 
-  /// "clients", "nodes" or "forget"
+  /// "clients", "nodes", "forget" or "reap"
   [[nodiscard]] int program(const std::string& role) const;
   /// To the three interfaces of this namespace, where there is none yet.
   void attach_xdp() const;
@@ -111,9 +111,14 @@ class Rig {
   void bind(const Family& f, std::uint16_t dispatcher, std::uint16_t client_port = kClientPort);
   void set_settings(const std::function<void(abi::switch_settings&)>& change);
   void set_node(unsigned id, const std::function<void(abi::node_entry&)>& change);
-  abi::traffic traffic_of_node(std::uint32_t id);
+  abi::traffic traffic_of_node(std::uint32_t id) { return traffic("node_traffic", id); }
+  abi::traffic traffic_of_service(std::uint32_t id) { return traffic("service_traffic", id); }
   [[nodiscard]] Counts counters() const;  ///< since the programs were loaded
   bool forget(const Family& f, std::uint64_t dead_ns);
+  /// Runs it and gives back what the program has made of it.
+  abi::reap_request reap(abi::reap_request request);
+  /// What has been put into the ring since the last call.
+  std::vector<abi::revocation> revocations();
 
   ~Rig();
   Rig(const Rig&) = delete;
@@ -122,6 +127,7 @@ class Rig {
  private:
   explicit Rig(Backend backend);
   void fill_tables();
+  abi::traffic traffic(const std::string& map_name, std::uint32_t index);
   template <typename Key>
   void clear(const std::string& map_name);
 
