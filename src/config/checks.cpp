@@ -10,6 +10,8 @@
 namespace tcpmig::config {
 namespace {
 
+constexpr std::chrono::milliseconds kShortestHealth{300};
+
 std::string line_of(Where where) { return "line " + std::to_string(where.line); }
 
 /// Remembers where each value was first seen; a second one is a Problem.
@@ -292,16 +294,14 @@ void check_timeouts(const Draft& draft, Problems& problems) {
   };
   compare(t.retry < t.transfer, "retry", "\"retry\" is not shorter than \"transfer\"",
           "a COMMIT must be repeatable within [timeouts] transfer");
+  compare(t.health >= kShortestHealth, "health", "\"health\" is shorter than three heartbeats",
+          "nodes are heard every 100ms, and one may be lost: make it 300ms or longer");
   compare(t.tombstone >= t.transfer, "tombstone", "\"tombstone\" is shorter than \"transfer\"",
           "it must outlive every repeat of a COMMIT: make it at least as long");
+  compare(t.recovery >= std::chrono::milliseconds(500), "recovery", "\"recovery\" is too short",
+          "nodes send a heartbeat each 100 ms, and must get through: make it at least \"500ms\"");
   compare(t.scan * 2 <= t.idle, "scan", "\"scan\" is longer than half of \"idle\"",
           "an agent renews leases at each scan: make it shorter, or \"idle\" longer");
-}
-
-/// True when the path lies in the prefix, at a segment boundary.
-bool in_prefix(const std::string& prefix, const std::string& path) {
-  if (!path.starts_with(prefix)) return false;
-  return path.size() == prefix.size() || prefix.ends_with('/') || path[prefix.size()] == '/';
 }
 
 std::string lower(std::string text) {

@@ -58,6 +58,11 @@ std::string Problem::str() const {
   return fix.empty() ? text : text + ": " + fix;
 }
 
+bool in_prefix(std::string_view prefix, std::string_view path) {
+  if (!path.starts_with(prefix)) return false;
+  return path.size() == prefix.size() || prefix.ends_with('/') || path[prefix.size()] == '/';
+}
+
 sys::Address vpa4(const Config& config, NodeId node, ServiceId service) {
   abi::ip_address raw = base(config.vpa4, kDefaultVpa4);
   const std::uint32_t low = std::uint32_t{node} << abi::VPA4_SERVICE_BITS | service;

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sys/address.hpp"
@@ -20,6 +21,8 @@ using ServiceId = std::uint16_t;  ///< 1..16383
 enum class Role { kDispatcher, kServer };
 enum class Datapath { kAuto, kTc, kXdp };
 enum class Algorithm { kRoundRobin, kLeastConnections };
+/// How a server learns who the client is when the connection is relayed (relay/opening.hpp).
+enum class Announce { kNone, kProxyV2, kForwardedFor };
 
 /// [[switch]]: an L3 router that runs the steering programs.
 struct Switch {
@@ -83,6 +86,11 @@ struct PoolServer {
 struct Pool {
   std::string name;
   Algorithm algorithm = Algorithm::kRoundRobin;
+  bool relay = false;          ///< mode = "relay": never moved; the servers need no agent
+  bool relay_fallback = true;  ///< what cannot be moved is relayed; false: answered with 503
+  bool retry_on_silence =
+      true;  ///< an idempotent request goes to another server when one is silent
+  Announce announce = Announce::kForwardedFor;  ///< to a relayed server
   std::vector<PoolServer> servers;
 };
 
@@ -105,6 +113,10 @@ struct Timeouts {
   std::chrono::milliseconds hold{1'000};
   std::chrono::milliseconds tombstone{
       60'000};  ///< how long an ended connection's generation is remembered
+  std::chrono::milliseconds health{
+      1'000};  ///< a dispatcher that is not heard for so long gets no new clients; three times as long: it is dead
+  std::chrono::milliseconds recovery{
+      2'000};  ///< how long a switch without its table waits for the nodes to announce their flows
   std::chrono::milliseconds scan{
       5'000};  ///< how often an agent compares its flows with its sockets (GONE, RENEW)
 };
@@ -151,6 +163,10 @@ struct Problem {
 std::expected<Config, std::vector<Problem>> load(const std::filesystem::path& file);
 /// The same from text; `name` is used in messages.
 std::expected<Config, std::vector<Problem>> parse(std::string_view text, const std::string& name);
+
+/// Whether a path lies in a route's prefix, at a segment boundary: "/img" holds "/img" and "/img/a", not "/images"; "/img/"
+/// what is below it.
+bool in_prefix(std::string_view prefix, std::string_view path);
 
 /// Virtual private addresses (docs/architecture.md; bpf/shared/switch_maps.h has the layout).
 sys::Address vpa4(const Config& config, NodeId node, ServiceId service);

@@ -100,7 +100,7 @@ void read_node(const toml::table& table, Draft& draft, Problems& problems) {
   check_interface(reader, "interface", item.interface);
   item.gateway4 = reader.address("gateway4");
   item.gateway6 = reader.address("gateway6");
-  item.workers = static_cast<unsigned>(reader.integer("workers", 0, abi::MAX_LANES).value_or(0));
+  item.workers = static_cast<unsigned>(reader.integer("workers", 0, abi::MAX_LANES - 1).value_or(0));
   item.tune_receive_sysctls = reader.boolean("tune_receive_sysctls").value_or(false);
   for (const std::string key : {"workers", "tune_receive_sysctls"})
     if (item.role == Role::kServer && reader.has("role") && reader.has(key))
@@ -214,6 +214,12 @@ PoolServer read_pool_server(TableReader& reader) {
   return server;
 }
 
+Announce read_announce(TableReader& reader) {
+  const auto text = reader.choice("client_address", {"x_forwarded_for", "proxy_v2", "none"});
+  if (text == "none") return Announce::kNone;
+  return text == "proxy_v2" ? Announce::kProxyV2 : Announce::kForwardedFor;
+}
+
 void read_pool(const toml::table& table, Draft& draft, Problems& problems) {
   TableReader reader(table, "[[pool]]", problems);
   Pool item;
@@ -222,12 +228,20 @@ void read_pool(const toml::table& table, Draft& draft, Problems& problems) {
                            "least_connections"
                        ? Algorithm::kLeastConnections
                        : Algorithm::kRoundRobin;
+  item.relay = reader.choice("mode", {"migrate", "relay"}).value_or("") == "relay";
+  item.relay_fallback = reader.choice("fallback", {"relay", "refuse"}).value_or("") != "refuse";
+  item.retry_on_silence = reader.boolean("retry_on_silence").value_or(item.retry_on_silence);
+  item.announce = read_announce(reader);
   std::vector<Places> places;
   for (const toml::table* server : reader.tables("servers")) {
     TableReader inner(*server, "servers of " + titled("pool", item.name), problems);
     item.servers.push_back(read_pool_server(inner));
     places.push_back(inner.places());
   }
+  const auto by_descriptor = [](const PoolServer& server) { return !server.handoff.empty(); };
+  if (item.relay && std::ranges::any_of(item.servers, by_descriptor))
+    reader.problem("mode", "a relayed pool has a server that takes descriptors",
+                   "take mode = \"relay\" away, or \"handoff\" of its servers");
   if (const toml::node* list = table.get("servers");
       list == nullptr || (list->is_array() && list->as_array()->empty()))
     reader.problem("servers", titled("pool", item.name) + " has no servers",
@@ -285,6 +299,8 @@ void read_timeouts(const toml::table& file, Draft& draft, Problems& problems) {
   read("retry", timeouts.retry, 1h);
   read("hold", timeouts.hold, 1h);
   read("tombstone", timeouts.tombstone, 24h * 10);  // generations tell 12.4 days apart
+  read("health", timeouts.health, 1h);
+  read("recovery", timeouts.recovery, 1h);
   read("scan", timeouts.scan, 24h);
   reader.finish();
   draft.timeouts = reader.places();

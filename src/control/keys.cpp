@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sodium.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -11,9 +12,11 @@
 #include <optional>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "lib/siphash.h"
 #include "sys/check.hpp"
+#include "sys/errors.hpp"
 #include "sys/unique_fd.hpp"
 
 namespace tcpmig::control {
@@ -27,19 +30,19 @@ void start_sodium() {
 
 [[noreturn]] void malformed(const std::filesystem::path& file, unsigned line,
                             const std::string& why) {
-  throw std::runtime_error(file.string() + ":" + std::to_string(line) + ": " + why +
-                           ": a line is \"ID HEX\", ID 1..255, HEX 64 hexadecimal digits");
+  throw sys::WrongSetup(file.string() + ":" + std::to_string(line) + ": " + why +
+                        ": a line is \"ID HEX\", ID 1..255, HEX 64 hexadecimal digits");
 }
 
 void check_permissions(const std::filesystem::path& file) {
   struct stat status{};
   if (::stat(file.c_str(), &status) < 0)
-    throw std::runtime_error("secret file " + file.string() + ": " + std::strerror(errno) +
-                             ": make one with `tcpmig secret generate " + file.string() +
-                             "` and copy it to every node");
+    throw sys::WrongSetup("secret file " + file.string() + ": " + std::strerror(errno) +
+                          ": make one with `tcpmig secret generate " + file.string() +
+                          "` and copy it to every node");
   if ((status.st_mode & 077U) != 0)
-    throw std::runtime_error("secret file " + file.string() + " can be read by others: chmod 600 " +
-                             file.string());
+    throw sys::WrongSetup("secret file " + file.string() + " can be read by others: chmod 600 " +
+                          file.string());
 }
 
 std::optional<std::array<unsigned char, kSecretBytes>> from_hex(const std::string& hex) {
@@ -52,6 +55,29 @@ std::optional<std::array<unsigned char, kSecretBytes>> from_hex(const std::strin
       length != kSecretBytes || end != hex.data() + hex.size())
     return std::nullopt;
   return bytes;
+}
+
+std::array<unsigned char, kSecretBytes> random_bytes() {
+  std::array<unsigned char, kSecretBytes> bytes{};
+  randombytes_buf(bytes.data(), bytes.size());
+  return bytes;
+}
+
+std::string key_line(std::uint8_t id, const std::array<unsigned char, kSecretBytes>& bytes) {
+  std::array<char, 2 * kSecretBytes + 1> hex{};
+  sodium_bin2hex(hex.data(), hex.size(), bytes.data(), bytes.size());
+  return std::to_string(id) + " " + hex.data() + "\n";
+}
+
+/// On the disk before it counts: a secret that is lost stops the cluster.
+void write_new(const std::filesystem::path& file, const std::string& text) {
+  const sys::UniqueFd out(
+      sys::check("create secret file " + file.string(),
+                 ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)));
+  if (sys::check("write secret file", ::write(out.get(), text.data(), text.size())) !=
+      static_cast<ssize_t>(text.size()))
+    throw std::runtime_error("secret file " + file.string() + ": short write");
+  sys::check("fsync secret file", ::fsync(out.get()));
 }
 
 /// BLAKE2b with a 16-byte result, keyed with the secret, over a label and up to two node ids.
@@ -79,7 +105,7 @@ Secret Secret::load(const std::filesystem::path& file) {
   start_sodium();
   check_permissions(file);
   std::ifstream input(file);
-  if (!input) throw std::runtime_error("secret file " + file.string() + " cannot be read");
+  if (!input) throw sys::WrongSetup("secret file " + file.string() + " cannot be read");
   Secret secret;
   unsigned number = 0;
   for (std::string line; std::getline(input, line);) {
@@ -101,24 +127,60 @@ Secret Secret::load(const std::filesystem::path& file) {
     secret.entries_.push_back({static_cast<std::uint8_t>(value), *bytes});
   }
   if (secret.entries_.empty())
-    throw std::runtime_error("secret file " + file.string() +
-                             " holds no key: make one with `tcpmig secret generate`");
+    throw sys::WrongSetup("secret file " + file.string() +
+                          " holds no key: make one with `tcpmig secret generate`");
   return secret;
 }
 
 void Secret::generate(const std::filesystem::path& file) {
   start_sodium();
-  std::array<unsigned char, kSecretBytes> bytes{};
-  randombytes_buf(bytes.data(), bytes.size());
-  std::array<char, 2 * kSecretBytes + 1> hex{};
-  sodium_bin2hex(hex.data(), hex.size(), bytes.data(), bytes.size());
-  const std::string line = std::string("1 ") + hex.data() + "\n";
-  const sys::UniqueFd out(
-      sys::check("create secret file " + file.string(),
-                 ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)));
-  if (sys::check("write secret file", ::write(out.get(), line.data(), line.size())) !=
-      static_cast<ssize_t>(line.size()))
-    throw std::runtime_error("secret file " + file.string() + ": short write");
+  write_new(file, key_line(1, random_bytes()));
+}
+
+std::uint8_t Secret::add_key(const std::filesystem::path& file) {
+  Secret secret = load(file);
+  if (secret.entries_.size() == 2)
+    throw sys::WrongSetup(file.string() +
+                          " holds two keys already: `use` the second, or `drop` it, first");
+  // the other parity, which is what tells the two apart in a key ring
+  const std::uint8_t current = secret.entries_.front().id;
+  const auto id = static_cast<std::uint8_t>(current == 255 ? 2 : current + 1);
+  secret.entries_.push_back({id, random_bytes()});
+  secret.save(file);
+  return id;
+}
+
+std::uint8_t Secret::use_second(const std::filesystem::path& file) {
+  Secret secret = load(file);
+  if (secret.entries_.size() != 2)
+    throw sys::WrongSetup(file.string() + " holds one key: `add` a second one first");
+  std::swap(secret.entries_[0], secret.entries_[1]);
+  secret.save(file);
+  return secret.entries_.front().id;
+}
+
+std::uint8_t Secret::drop_second(const std::filesystem::path& file) {
+  Secret secret = load(file);
+  if (secret.entries_.size() != 2)
+    throw sys::WrongSetup(file.string() + " holds one key: there is none to drop");
+  const std::uint8_t id = secret.entries_.back().id;
+  secret.entries_.pop_back();
+  secret.save(file);
+  return id;
+}
+
+void Secret::save(const std::filesystem::path& file) const {
+  std::string text;
+  std::ifstream input(file);
+  for (std::string line; std::getline(input, line);)
+    if (line.find_first_not_of(" \t") != std::string::npos &&
+        line[line.find_first_not_of(" \t")] == '#')
+      text += line + "\n";
+  for (const Entry& entry : entries_) text += key_line(entry.id, entry.bytes);
+  const std::filesystem::path aside = file.string() + ".new";
+  std::filesystem::remove(aside);  // left by a crash
+  write_new(aside, text);
+  std::filesystem::rename(aside, file);
 }
 
 std::uint8_t Secret::current_id() const noexcept { return entries_.front().id; }
@@ -139,6 +201,10 @@ abi::key_ring Secret::pair_keys(std::uint16_t sender, std::uint16_t target) cons
     ring.key_id[entry.id & 1U] = entry.id;
   }
   return ring;
+}
+
+abi::siphash_key Secret::maglev_key() const {
+  return derive(entries_.front().bytes, "tcpmig maglev", 0, 0);
 }
 
 std::uint64_t siphash(const abi::siphash_key& key, std::span<const std::byte> first,

@@ -81,6 +81,7 @@ unsigned tags_of(std::uint8_t type, std::uint16_t sender) {
       return kSwitchTag | kTargetTag;
     case abi::WIRE_GONE:
     case abi::WIRE_RENEW:
+    case abi::WIRE_HEARTBEAT:
       return kSwitchTag;
     default:
       return kTargetTag;
@@ -104,6 +105,32 @@ bool is_plausible(const abi::wire_header& header) {
          header.rcv_wscale <= 14 &&
          (!transfer || (parts >= 1 && parts <= abi::WIRE_PARTS_MAX && ntohs(header.part) < parts &&
                         ntohl(header.total_length) <= abi::WIRE_SNAPSHOT_MAX));
+}
+
+/// Who says what to a node (docs/protocol.md). A server that owns a flow may hand it on, so it says all that a source of a transfer
+/// says.
+bool may_say(abi::node_role role, std::uint16_t sender, std::uint8_t type) {
+  const bool node = role == abi::NODE_DISPATCHER || role == abi::NODE_SERVER;
+  switch (type) {
+    case abi::WIRE_ABORT:
+      return node || sender == 0;
+    case abi::WIRE_COMMIT:
+    case abi::WIRE_DATA:
+    case abi::WIRE_SEGMENT:
+      return node;
+    case abi::WIRE_RESUMED:
+    case abi::WIRE_REFUSED:
+      return role == abi::NODE_SERVER || sender == 0;
+    case abi::WIRE_ABORTED:
+    case abi::WIRE_MISSING:
+    case abi::WIRE_LOAD:
+      return role == abi::NODE_SERVER;
+    case abi::WIRE_REVOKED:
+    case abi::WIRE_HEARTBEAT:  // the switch's answer
+      return sender == 0;
+    default:  // GONE, RENEW: for the switch alone
+      return false;
+  }
 }
 
 }  // namespace
@@ -150,7 +177,7 @@ Sealer::Sealer(const Secret& secret, std::uint16_t node, std::uint8_t lane)
   const auto now = duration_cast<nanoseconds>(system_clock::now().time_since_epoch()).count();
   sequence_ = static_cast<std::uint64_t>(now);
   for (std::uint16_t target = 1; target < abi::MAX_NODES; ++target)
-    pair_keys_[target] = secret.pair_keys(node, target);
+    pair_keys_[target] = node == 0 ? secret.switch_keys(target) : secret.pair_keys(node, target);
 }
 
 void Sealer::seal(Outgoing& message) {
@@ -166,9 +193,10 @@ void Sealer::seal(Outgoing& message) {
   header.switch_tag = 0;
   header.target_tag = 0;
   const unsigned tags = tags_of(header.type, node_);
-  if ((tags & kSwitchTag) != 0)
-    header.switch_tag = siphash(switch_keys_.key[key_id_ & 1U], tagged_part(header));
   const std::uint16_t target = ntohs(header.target);
+  const abi::key_ring& of_switch = node_ == 0 ? pair_keys_.at(target) : switch_keys_;
+  if ((tags & kSwitchTag) != 0)
+    header.switch_tag = siphash(of_switch.key[key_id_ & 1U], tagged_part(header));
   if ((tags & kTargetTag) != 0 && target < abi::MAX_NODES)
     header.target_tag =
         siphash(pair_keys_[target].key[key_id_ & 1U], tagged_part(header), message.payload);
@@ -192,14 +220,21 @@ std::string to_string(Reject reject) {
       return "its key is not one of the two valid ones";
     case Reject::kTag:
       return "its tag is wrong";
+    case Reject::kSender:
+      return "its sender does not say such a thing";
   }
   return "unknown";
 }
 
-Opener::Opener(const Secret& secret, std::uint16_t node)
-    : node_(node), switch_keys_(secret.switch_keys(node)), pair_keys_(abi::MAX_NODES) {
-  for (std::uint16_t sender = 1; sender < abi::MAX_NODES; ++sender)
-    pair_keys_[sender] = secret.pair_keys(sender, node);
+Opener::Opener(const Secret& secret, const config::Config& config, std::uint16_t node)
+    : node_(node), peers_(abi::MAX_NODES) {
+  peers_[0].keys = secret.switch_keys(node);
+  for (const config::Node& peer : config.nodes) {
+    if (peer.id == node) continue;
+    const bool dispatcher = peer.role == config::Role::kDispatcher;
+    peers_.at(peer.id) = {secret.pair_keys(peer.id, node),
+                          dispatcher ? abi::NODE_DISPATCHER : abi::NODE_SERVER};
+  }
 }
 
 std::expected<Incoming, Reject> Opener::open(std::span<const std::byte> datagram) const {
@@ -216,13 +251,14 @@ std::expected<Incoming, Reject> Opener::open(std::span<const std::byte> datagram
     return std::unexpected(Reject::kLength);
   if (!is_plausible(header)) return std::unexpected(Reject::kField);
   if (ntohs(header.target) != node_) return std::unexpected(Reject::kNotForUs);
-  const abi::siphash_key* key =
-      find_key(sender == 0 ? switch_keys_ : pair_keys_[sender], header.key_id);
+  const Peer& peer = peers_[sender];
+  const abi::siphash_key* key = find_key(peer.keys, header.key_id);
   if (key == nullptr) return std::unexpected(Reject::kUnknownKey);
   const bool fits = sender == 0
                         ? siphash(*key, tagged_part(header)) == header.switch_tag
                         : siphash(*key, tagged_part(header), incoming.payload) == header.target_tag;
   if (!fits) return std::unexpected(Reject::kTag);
+  if (!may_say(peer.role, sender, header.type)) return std::unexpected(Reject::kSender);
   return incoming;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <tcpmig/snapshot.hpp>
+#include "config/config.hpp"
 #include "control/keys.hpp"
 #include "shared/wire.h"
 #include "sys/address.hpp"
@@ -46,6 +47,7 @@ struct Outgoing {
 std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot);
 
 /// Puts sequence, key id and the tags that the type calls for into the header. `sequence` must rise for each message of this (sender, lane).
+/// Node 0 is the switch: what it says is under the key that it shares with the target.
 class Sealer {
  public:
   Sealer(const Secret& secret, std::uint16_t node, std::uint8_t lane);
@@ -62,7 +64,17 @@ class Sealer {
 };
 
 /// Why a datagram was not taken.
-enum class Reject { kTruncated, kMagic, kVersion, kLength, kField, kNotForUs, kUnknownKey, kTag };
+enum class Reject {
+  kTruncated,
+  kMagic,
+  kVersion,
+  kLength,
+  kField,
+  kNotForUs,
+  kUnknownKey,
+  kTag,
+  kSender
+};
 std::string to_string(Reject reject);
 
 /// A datagram that was received, checked and whose tag fits.
@@ -71,16 +83,20 @@ struct Incoming {
   std::span<const std::byte> payload;  ///< view into the datagram
 };
 
-/// Checks bytes from the network. Never throws. `node`: own id.
+/// Checks bytes from the network. Never throws. `node`: own id. The secret yields a key for any id; but nobody is heard who is not a
+/// node of the configuration (kUnknownKey), or whose role does not say such a thing (kSender).
 class Opener {
  public:
-  Opener(const Secret& secret, std::uint16_t node);
+  Opener(const Secret& secret, const config::Config& config, std::uint16_t node);
   std::expected<Incoming, Reject> open(std::span<const std::byte> datagram) const;
 
  private:
+  struct Peer {
+    abi::key_ring keys{};
+    abi::node_role role = abi::NODE_NONE;
+  };
   std::uint16_t node_ = 0;
-  abi::key_ring switch_keys_{};
-  std::vector<abi::key_ring> pair_keys_;  ///< by sender
+  std::vector<Peer> peers_;  ///< by sender; 0 = the switch
 };
 
 /// Snapshot of a transfer, given all its parts' payloads in order and the header of its COMMIT. Error: a sentence.

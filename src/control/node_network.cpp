@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "sys/errors.hpp"
+
 namespace tcpmig::control {
 namespace {
 
@@ -41,8 +43,8 @@ NodeNetwork::NodeNetwork(const config::Config& config, const config::Node& self,
   const auto link = netlink.find_link(self.interface);
   if (!loopback) throw std::runtime_error("this machine has no interface lo");
   if (!link)
-    throw std::runtime_error("node " + self.name + ": there is no interface " + self.interface +
-                             ": correct `interface` of this [[node]]");
+    throw sys::WrongSetup("node " + self.name + ": there is no interface " + self.interface +
+                          ": correct `interface` of this [[node]]");
   for (const bool ipv4 : {true, false}) {
     if (!(ipv4 ? self.address4 : self.address6).is_set() || !has_services(config, ipv4)) continue;
     const sys::Prefix& block = ipv4 ? block4_ : block6_;

@@ -14,6 +14,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <nlohmann/json.hpp>
@@ -40,12 +41,17 @@ asio::awaitable<void> reply(Protocol::socket socket, std::string text) {
 
 asio::awaitable<void> accept_loop(Protocol::acceptor& acceptor,
                                   const std::function<nlohmann::json()>& answer) {
+  asio::steady_timer pause(acceptor.get_executor());
   for (;;) {
     boost::system::error_code error;
     Protocol::socket socket =
         co_await acceptor.async_accept(asio::redirect_error(asio::use_awaitable, error));
     if (error == asio::error::operation_aborted) co_return;
-    if (error) continue;
+    if (error) {  // no descriptor left, above all
+      pause.expires_after(std::chrono::milliseconds(100));
+      co_await pause.async_wait(asio::use_awaitable);
+      continue;
+    }
     asio::co_spawn(acceptor.get_executor(), reply(std::move(socket), answer().dump() + "\n"),
                    asio::detached);
   }

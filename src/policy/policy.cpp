@@ -21,12 +21,6 @@ bool host_matches(std::string_view pattern, std::string_view host) {
          equal_nocase(host.substr(host.size() - pattern.size()), pattern);
 }
 
-/// "/img" matches "/img" and "/img/a", not "/images"; "/img/" matches what is below it.
-bool prefix_matches(std::string_view prefix, std::string_view path) {
-  if (!path.starts_with(prefix)) return false;
-  return path.size() == prefix.size() || prefix.ends_with('/') || path[prefix.size()] == '/';
-}
-
 bool header_matches(const std::pair<std::string, std::string>& wanted,
                     const http::RequestHead& head) {
   const std::string* value = head.field(wanted.first);
@@ -39,7 +33,7 @@ const config::Route* match(const config::Service& service, const http::RequestHe
   for (const config::Route& route : service.routes) {
     if (route.host && !host_matches(*route.host, head.host)) continue;
     if (route.path && *route.path != head.path) continue;
-    if (route.prefix && !prefix_matches(*route.prefix, head.path)) continue;
+    if (route.prefix && !config::in_prefix(*route.prefix, head.path)) continue;
     if (route.method && *route.method != head.method) continue;
     if (route.header && !header_matches(*route.header, head)) continue;
     return &route;
