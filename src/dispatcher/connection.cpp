@@ -11,89 +11,46 @@
 #include <vector>
 
 #include <spdlog/spdlog.h>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
-
 #include "dispatcher/answers.hpp"
+#include "dispatcher/relaying.hpp"
 #include "dispatcher/transfer.hpp"
 #include "http/request_head.hpp"
+#include "sys/waiter.hpp"
 
 namespace tcpmig::dispatcher {
 namespace asio = boost::asio;
-using Descriptor = asio::posix::stream_descriptor;
 
 namespace {
 
-constexpr std::size_t kReadSize = 16 * 1024;
 constexpr std::size_t kDrainLimit = 16 << 20;
 constexpr std::chrono::seconds kLinger{2};
-
-/// A descriptor and the one deadline of what is being waited for on it.
-class Waiter {
- public:
-  Waiter(asio::io_context& io, sys::UniqueFd fd)
-      : descriptor_(std::make_shared<Descriptor>(io, fd.release())), timer_(io) {}
-
-  void expire_after(std::chrono::milliseconds time) {
-    timer_.expires_after(time);
-    timer_.async_wait(
-        [weak = std::weak_ptr(descriptor_), expired = expired_](boost::system::error_code error) {
-          const auto descriptor = weak.lock();
-          if (error || !descriptor) return;
-          *expired = true;
-          // It may have been released already, in the same turn of the loop: cancel() without a code would throw.
-          boost::system::error_code ignored;
-          descriptor->cancel(ignored);
-        });
-  }
-  [[nodiscard]] bool expired() const { return *expired_; }
-  [[nodiscard]] int fd() const { return descriptor_->native_handle(); }
-  /// False: the deadline has passed.
-  asio::awaitable<bool> readable() {
-    boost::system::error_code error;
-    if (!*expired_)
-      co_await descriptor_->async_wait(Descriptor::wait_read,
-                                       asio::redirect_error(asio::use_awaitable, error));
-    co_return !*expired_ && !error;
-  }
-  sys::UniqueFd release() {
-    timer_.cancel();
-    return sys::UniqueFd(descriptor_->release());
-  }
-
- private:
-  std::shared_ptr<Descriptor> descriptor_;
-  asio::steady_timer timer_;
-  std::shared_ptr<bool> expired_ = std::make_shared<bool>(false);
-};
 
 /// What came of waiting for a head.
 struct Reading {
   std::vector<std::byte> bytes;
   std::optional<http::RequestHead> head;
+  std::size_t head_length = 0;
   unsigned status = 0;  ///< of our answer; 0 with no head: the client is gone
   std::string why;
 };
 
-/// Reads what is there. False: the client has ended or broken the connection.
-bool read_some(int fd, std::vector<std::byte>& into, bool& again) {
-  std::array<std::byte, kReadSize>
-      chunk;  // not in `into`: a client that is silent shall cost no buffer
-  const ssize_t n = ::recv(fd, chunk.data(), chunk.size(), MSG_DONTWAIT);
-  if (n > 0) into.insert(into.end(), chunk.begin(), chunk.begin() + n);
-  again = n < 0 && (errno == EAGAIN || errno == EINTR);
-  return n > 0 || again;
+/// What there is to read, in `buffer`; empty: nothing yet; nullopt: the client has ended or broken the connection.
+std::optional<std::span<const std::byte>> read_some(int fd, std::span<std::byte> buffer) {
+  const ssize_t n = ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
+  if (n > 0) return buffer.first(static_cast<std::size_t>(n));
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return std::span<const std::byte>();
+  return std::nullopt;
 }
 
-asio::awaitable<Reading> read_head(Waiter& waiter, std::size_t limit) {
+asio::awaitable<Reading> read_head(Worker& worker, sys::Waiter& waiter) {
+  const std::size_t limit = worker.shared().config.limits.head_bytes;
   Reading reading;
   http::HeadReader reader(limit);
   for (;;) {
-    bool again = false;
-    if (!read_some(waiter.fd(), reading.bytes, again)) co_return reading;
-    if (again) {
+    const auto chunk = read_some(waiter.fd(), worker.read_buffer());
+    if (!chunk) co_return reading;
+    reading.bytes.insert(reading.bytes.end(), chunk->begin(), chunk->end());
+    if (chunk->empty()) {
       if (co_await waiter.readable()) continue;
       reading.status = waiter.expired() ? 408 : 0;
       reading.why = "no complete request head in time";
@@ -104,6 +61,7 @@ asio::awaitable<Reading> read_head(Waiter& waiter, std::size_t limit) {
         break;
       case http::Progress::kComplete:
         reading.head = reader.head();
+        reading.head_length = reader.head_length();
         co_return reading;
       case http::Progress::kBad:
         reading.status = 400;
@@ -128,18 +86,14 @@ asio::awaitable<void> answer(Worker& worker, sys::UniqueFd fd, OwnAnswer own) {
   const std::string text = to_message(own);
   if (::send(fd.get(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) co_return;
   ::shutdown(fd.get(), SHUT_WR);
-  Waiter waiter(worker.io(), std::move(fd));
+  sys::Waiter waiter(worker.io(), std::move(fd));
   waiter.expire_after(kLinger);
-  std::array<std::byte, kReadSize> sink{};
   std::size_t drained = 0;
   while (drained < kDrainLimit) {
-    const ssize_t n = ::recv(waiter.fd(), sink.data(), sink.size(), MSG_DONTWAIT);
-    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) co_return;
-    if (n > 0) {
-      drained += static_cast<std::size_t>(n);
-    } else if (!co_await waiter.readable()) {
-      co_return;
-    }
+    const auto chunk = read_some(waiter.fd(), worker.read_buffer());
+    if (!chunk) co_return;
+    drained += chunk->size();
+    if (chunk->empty() && !co_await waiter.readable()) co_return;
   }
 }
 
@@ -148,6 +102,7 @@ struct Asking {
   sys::UniqueFd fd;
   std::vector<std::byte> bytes;
   http::RequestHead head;
+  std::size_t head_length = 0;
   Stamps stamps;
 };
 
@@ -168,35 +123,118 @@ std::optional<Choice> choose(Shared& shared, const config::Service& service,
   return Choice{&pool, *index};
 }
 
+using Failure = control::TransferMachine::Failure;
+
+std::string text_of(Failure failure) {
+  switch (failure) {
+    case Failure::kNoAnswer:
+      return "the server did not answer";
+    case Failure::kCannotMove:
+      return "the switch refuses to move it";
+    case Failure::kNoServer:
+    case Failure::kNone:
+      break;
+  }
+  return "no server would take it";
+}
+
+/// For a connection that cannot be moved: relayed where the pool allows it, else answered.
+asio::awaitable<void> stay(Worker& worker, const config::Service& service, const config::Pool& pool,
+                           Relayed connection, std::string reason, bool to_head) {
+  if (pool.relay || pool.relay_fallback)
+    connection = co_await relay_to_pool(worker, service, pool, std::move(connection), reason);
+  if (!connection.fd) co_return;
+  OwnAnswer own{503, "the connection cannot be moved: " + reason, to_head};
+  if (pool.relay) own.why = "no server answers";
+  co_await answer(worker, std::move(connection.fd), std::move(own));
+}
+
+/// Frozen, as far as the connection allows; else what is left of it, and why.
+struct Freezing {
+  std::optional<Frozen> frozen;
+  Relayed connection;
+  std::string reason;
+};
+
+Freezing freeze_for_transfer(Worker& worker, Asking& asking) {
+  Freezing result;
+  auto frozen = try_freeze(std::move(asking.fd), std::move(asking.bytes), worker.kit());
+  if (!frozen) {
+    result.connection.fd = std::move(frozen.error().fd);
+    result.connection.received = std::move(frozen.error().consumed);
+    result.reason = std::move(frozen.error().reason);
+  } else if (frozen->snapshot().received.size() > abi::WIRE_SNAPSHOT_MAX) {
+    result.connection.received = frozen->snapshot().received;
+    result.connection.fd = frozen->thaw({}, {});
+    result.reason = "more received bytes than a transfer carries";
+  } else {
+    result.frozen = std::move(*frozen);
+  }
+  return result;
+}
+
 asio::awaitable<void> transfer(Worker& worker, Asking asking, const config::Service& service,
                                Choice choice) {
   Shared& shared = worker.shared();
   const bool to_head = asking.head.method == "HEAD";
-  const auto unmovable = [&](sys::UniqueFd fd, const std::string& reason) {
-    shared.stats.freeze_refused(reason);
-    spdlog::debug("not frozen: {}", reason);
-    return answer(worker, std::move(fd),
-                  {503, "the connection cannot be moved: " + reason, to_head});
-  };
-  auto frozen = try_freeze(std::move(asking.fd), std::move(asking.bytes), worker.kit());
-  if (!frozen) {
-    co_await unmovable(std::move(frozen.error().fd), frozen.error().reason);
-    co_return;
-  }
-  if (frozen->snapshot().received.size() > abi::WIRE_SNAPSHOT_MAX) {
-    co_await unmovable(frozen->thaw({}, {}), "more received bytes than a transfer carries");
+  Freezing freezing = freeze_for_transfer(worker, asking);
+  freezing.connection.head_length = asking.head_length;
+  if (!freezing.frozen) {
+    shared.stats.freeze_refused(freezing.reason);
+    co_await stay(worker, service, *choice.pool, std::move(freezing.connection), freezing.reason,
+                  to_head);
     co_return;
   }
   asking.stamps.frozen = monotonic_ns();
   shared.stats.add(Counter::kFrozen);
-  shared.stats.in_transfer.fetch_add(1);
-  const auto task = std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*frozen),
-                                               asking.head.is_idempotent(), asking.stamps);
+  const bool may_repeat = asking.head.is_idempotent() && choice.pool->retry_on_silence;
+  auto task = std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*freezing.frozen),
+                                         may_repeat, asking.stamps);
   Outcome outcome = co_await task->run(choice.index);
-  shared.stats.in_transfer.fetch_sub(1);
+  task.reset();
   if (outcome.moved) co_return;
-  OwnAnswer own{outcome.status, std::move(outcome.why), to_head};
-  co_await answer(worker, std::move(outcome.fd), std::move(own));
+  const std::string reason = text_of(outcome.why);
+  if (outcome.why == Failure::kNoAnswer) {  // it may have been executed: nobody gets it again
+    OwnAnswer own{504, reason, to_head};
+    co_await answer(worker, std::move(outcome.fd), std::move(own));
+    co_return;
+  }
+  Relayed connection;
+  connection.fd = std::move(outcome.fd);
+  connection.received = std::move(outcome.received);
+  connection.head_length = asking.head_length;
+  co_await stay(worker, service, *choice.pool, std::move(connection), reason, to_head);
+}
+
+/// Moves it, or relays it where the pool says so.
+asio::awaitable<void> pass_on(Worker& worker, Asking asking, const config::Service& service,
+                              Choice choice) {
+  if (!choice.pool->relay) {
+    co_await transfer(worker, std::move(asking), service, choice);
+    co_return;
+  }
+  Relayed connection;
+  connection.fd = std::move(asking.fd);
+  connection.received = std::move(asking.bytes);
+  connection.head_length = asking.head_length;
+  std::string reason = "pool mode";
+  const bool to_head = asking.head.method == "HEAD";
+  co_await stay(worker, service, *choice.pool, std::move(connection), std::move(reason), to_head);
+}
+
+/// Waits for the request's head, within limits.waiting and timeouts.head.
+asio::awaitable<Reading> wait_for_head(Worker& worker, sys::Waiter& waiter) {
+  Shared& shared = worker.shared();
+  const Counted waiting(shared.stats.waiting);
+  if (shared.stats.waiting.load() > static_cast<std::int64_t>(shared.config.limits.waiting)) {
+    shared.stats.add(Counter::kTurnedAway);
+    Reading full;
+    full.status = 503;
+    full.why = "too many connections wait for their request";
+    co_return full;
+  }
+  waiter.expire_after(shared.config.timeouts.head);
+  co_return co_await read_head(worker, waiter);
 }
 
 }  // namespace
@@ -204,19 +242,9 @@ asio::awaitable<void> transfer(Worker& worker, Asking asking, const config::Serv
 asio::awaitable<void> serve(Worker& worker, sys::UniqueFd fd, const config::Service& service,
                             std::uint64_t accepted_ns) {
   Shared& shared = worker.shared();
-  if (shared.stats.waiting.fetch_add(1) >=
-      static_cast<std::int64_t>(shared.config.limits.waiting)) {
-    shared.stats.waiting.fetch_sub(1);
-    shared.stats.add(Counter::kTurnedAway);
-    OwnAnswer busy{503, "too many connections wait for their request"};
-    co_await answer(worker, std::move(fd), std::move(busy));
-    co_return;
-  }
-  Waiter waiter(worker.io(), std::move(fd));
-  waiter.expire_after(shared.config.timeouts.head);
-  Reading reading = co_await read_head(waiter, shared.config.limits.head_bytes);
+  sys::Waiter waiter(worker.io(), std::move(fd));
+  Reading reading = co_await wait_for_head(worker, waiter);
   const Stamps stamps{.accepted = accepted_ns, .head = monotonic_ns()};
-  shared.stats.waiting.fetch_sub(1);
   sys::UniqueFd client = waiter.release();
   if (!reading.head) {
     OwnAnswer own{reading.status, std::move(reading.why)};
@@ -227,9 +255,15 @@ asio::awaitable<void> serve(Worker& worker, sys::UniqueFd fd, const config::Serv
     co_return;
   }
   shared.stats.add(Counter::kHeads);
+  if (shared.stopping.load()) {
+    OwnAnswer own{503, "the dispatcher is going down", reading.head->method == "HEAD"};
+    co_await answer(worker, std::move(client), std::move(own));
+    co_return;
+  }
   if (const auto choice = choose(shared, service, *reading.head)) {
-    Asking asking{std::move(client), std::move(reading.bytes), std::move(*reading.head), stamps};
-    co_await transfer(worker, std::move(asking), service, *choice);
+    Asking asking{std::move(client), std::move(reading.bytes), std::move(*reading.head),
+                  reading.head_length, stamps};
+    co_await pass_on(worker, std::move(asking), service, *choice);
   } else {
     OwnAnswer own{404, "no route for this request", reading.head->method == "HEAD"};
     co_await answer(worker, std::move(client), std::move(own));

@@ -2,6 +2,8 @@
 #include "dispatcher/dispatcher.hpp"
 
 #include <arpa/inet.h>
+#include <endian.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,10 +22,13 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <nlohmann/json.hpp>
 
 #include "control/status_socket.hpp"
+#include "dispatcher/control_port.hpp"
+#include "dispatcher/leftovers.hpp"
 #include "dispatcher/shared.hpp"
 #include "dispatcher/worker.hpp"
 #include "sys/check.hpp"
@@ -33,73 +38,81 @@ namespace tcpmig::dispatcher {
 namespace asio = boost::asio;
 using Descriptor = asio::posix::stream_descriptor;
 
-void LoadTable::report(config::NodeId node, std::uint32_t connections) {
-  entries_.at(node).connections.store(connections, std::memory_order_relaxed);
-  entries_.at(node).reported_ns.store(monotonic_ns(), std::memory_order_relaxed);
+bool LoadTable::report(config::NodeId node, std::uint64_t sequence, std::uint32_t connections) {
+  Entry& entry = entries_.at(node);
+  if (sequence <= entry.sequence) return false;
+  entry.sequence = sequence;
+  entry.assigned.store(0, std::memory_order_relaxed);
+  entry.connections.store(connections, std::memory_order_relaxed);
+  entry.reported_ns.store(monotonic_ns(), std::memory_order_relaxed);
+  return true;
+}
+
+void LoadTable::assigned(config::NodeId node) {
+  entries_.at(node).assigned.fetch_add(1, std::memory_order_relaxed);
 }
 
 policy::Load LoadTable::get(config::NodeId node) const {
   constexpr std::uint64_t kFresh = 1'000'000'000;
   const std::uint64_t reported = entries_.at(node).reported_ns.load(std::memory_order_relaxed);
   return {reported != 0 && monotonic_ns() < reported + kFresh,
-          entries_.at(node).connections.load(std::memory_order_relaxed)};
+          entries_.at(node).connections.load(std::memory_order_relaxed) +
+              entries_.at(node).assigned.load(std::memory_order_relaxed)};
 }
 
 namespace {
 
+constexpr std::chrono::milliseconds kIntroduction{500};
+constexpr std::chrono::milliseconds kLeaving{1000};
+constexpr std::chrono::milliseconds kLookPause{5};  // between two looks at what is under way
+
 /// Tens of thousands of clients may wait: as many descriptors as this process may have.
-void raise_descriptor_limit() {
+void raise_descriptor_limit(std::uint32_t waiting) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_max < waiting)
+    spdlog::warn(
+        "limits.waiting is {}, but this process may have {} descriptors: raise RLIMIT_NOFILE "
+        "(systemd: LimitNOFILE)",
+        waiting, limit.rlim_max);
 }
 
 unsigned worker_count(const config::Node& self) {
   const unsigned wanted =
       self.workers != 0 ? self.workers : std::max(1U, std::thread::hardware_concurrency());
-  return std::min<unsigned>(wanted, abi::MAX_LANES);
+  return std::min<unsigned>(wanted, ControlPort::kLane);
 }
 
-sys::UniqueFd control_socket(const sys::Address& address, std::uint16_t port) {
-  sys::UniqueFd fd(sys::check(
-      "socket", ::socket(address.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
-  const sys::Endpoint local{address, port};
-  const auto [storage, length] = local.to_sockaddr();
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), length) < 0)
-    throw std::runtime_error(
-        "control port " + local.str() + ": " + std::strerror(errno) +
-        (errno == EADDRINUSE ? ": another program uses it; stop that or change cluster.control_port"
-                             : ""));
-  return fd;
-}
-
-/// Reports of the servers (LOAD) come to the control port.
-asio::awaitable<void> take_loads(Descriptor& socket, Shared& shared,
-                                 const control::Opener& opener) {
-  std::array<std::byte, 2048> datagram{};
-  for (;;) {
-    const ssize_t n =
-        ::recv(socket.native_handle(), datagram.data(), datagram.size(), MSG_DONTWAIT);
-    if (n < 0) {
-      co_await socket.async_wait(Descriptor::wait_read, asio::use_awaitable);
-      continue;
+/// Ends what a dispatcher that was killed has left locked.
+asio::awaitable<void> end_leftovers(asio::io_context& io, const control::NodeNetwork& network) {
+  asio::steady_timer pause(io);
+  try {
+    Leftovers leftovers({network.block4(), network.block6()});
+    while (leftovers.sweep()) {
+      pause.expires_after(std::chrono::milliseconds(250));
+      co_await pause.async_wait(asio::use_awaitable);
     }
-    const auto message = opener.open(std::span(datagram).first(static_cast<std::size_t>(n)));
-    if (!message)
-      shared.stats.add(Counter::kBadMessages);
-    else if (message->header.type == abi::WIRE_LOAD)
-      shared.loads.report(ntohs(message->header.sender), ntohl(message->header.detail));
+  } catch (const std::system_error& error) {  // a kernel without SOCK_DESTROY
+    spdlog::warn("sockets that an earlier dispatcher has left stay for minutes: {}", error.what());
   }
 }
 
-nlohmann::json status(const Shared& shared, unsigned workers, const FreezeKit& kit) {
+using Workers = std::vector<std::unique_ptr<Worker>>;
+
+nlohmann::json status(const Shared& shared, const Workers& workers, const ControlPort& port) {
+  const FreezeKit& kit = workers.front()->kit();
+  std::uint64_t lost = 0;
+  for (const auto& worker : workers) lost += worker->kit().captures_lost();
   nlohmann::json result = shared.stats.json();
   result["role"] = "dispatcher";
   result["node"] = shared.self.name;
   result["pid"] = ::getpid();
   result["ready"] = true;
-  result["workers"] = workers;
+  result["workers"] = workers.size();
+  result["switch_heard"] = port.switch_heard();
+  result["counters"]["captures_without_room"] = lost;
   result["one_call_dump"] = kit.has_dump_program();
   result["small_window"] = kit.keeps_window_small();
   result["warnings"] = kit.warnings();
@@ -129,16 +142,50 @@ class Undo {
   sys::Ledger& ledger_;
 };
 
+/// Ends the event loops.
+class Stopping {
+ public:
+  explicit Stopping(const Workers& workers) : workers_(workers) {}
+  ~Stopping() {
+    for (const auto& worker : workers_) worker->stop();
+  }
+  Stopping(const Stopping&) = delete;
+  Stopping& operator=(const Stopping&) = delete;
+
+ private:
+  const Workers& workers_;
+};
+
+/// The switch ends what the clients of a former run have left, and takes for those the ones that were there before the first
+/// heartbeat of this run: so it is heard before this run listens. (Where no switch answers there is nothing to wait for.)
+void introduce(asio::io_context& io, ControlPort& port) {
+  const auto deadline = std::chrono::steady_clock::now() + kIntroduction;
+  while (!io.stopped() && !port.switch_heard() && std::chrono::steady_clock::now() < deadline)
+    io.run_one_for(std::chrono::milliseconds(10));
+}
+
+/// The switch has new clients go elsewhere, where there is an elsewhere. Those that it sends until then are served.
+void leave_maglev(asio::io_context& io, const Shared& shared, ControlPort& port) {
+  port.drain();
+  if (shared.config.with_role(config::Role::kDispatcher).size() < 2 || !port.switch_heard()) return;
+  io.run_for(kLeaving);
+}
+
 /// Transfers under way reach their end (each has its deadlines), and what follows a moved connection is sent.
-void drain(Shared& shared, const std::vector<std::unique_ptr<Worker>>& workers) {
+/// The main loop goes on meanwhile: heartbeats, what the switch answers, status.
+void drain(asio::io_context& io, Shared& shared, const Workers& workers, ControlPort& port) {
   using Clock = std::chrono::steady_clock;
+  io.restart();
+  leave_maglev(io, shared, port);
+  shared.stopping = true;
   for (const auto& worker : workers) worker->stop_accepting();
-  const auto deadline = Clock::now() + 2 * shared.config.timeouts.transfer;
-  while (shared.stats.in_transfer.load() > 0 && Clock::now() < deadline)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::size_t servers = 0;  // each may have been silent for a time
+  for (const config::Pool& pool : shared.config.pools)
+    servers = std::max(servers, pool.servers.size());
+  const auto deadline = Clock::now() + (servers + 2) * shared.config.timeouts.transfer;
+  while (shared.stats.in_transfer.load() > 0 && Clock::now() < deadline) io.run_one_for(kLookPause);
   shared.grace
       .stop();  // what it runs refers to the workers, and is posted to them before they stop
-  for (const auto& worker : workers) worker->stop();
 }
 
 }  // namespace
@@ -146,7 +193,8 @@ void drain(Shared& shared, const std::vector<std::unique_ptr<Worker>>& workers) 
 int run(const config::Config& config, const config::Node& self) {
   const sys::RolePaths paths = config.paths(self.name);
   const sys::RoleLock lock(paths, "dispatcher");
-  raise_descriptor_limit();
+  raise_descriptor_limit(config.limits.waiting);
+  ::signal(SIGPIPE, SIG_IGN);  // splice(2) has no MSG_NOSIGNAL
   sys::Netlink netlink;
   control::Secret secret = control::Secret::load(config.secret_file);
   sys::Ledger ledger(paths.ledger("dispatcher"), netlink);
@@ -159,34 +207,37 @@ int run(const config::Config& config, const config::Node& self) {
   }
   ledger.finish_adoption();
   sys::Tun tun("tcpmig0");
-  Shared shared{config,  self, std::move(secret),
-                network, tun,  {},
-                {},      {},   std::vector<std::atomic<std::uint64_t>>(config.pools.size())};
-  std::vector<std::unique_ptr<Worker>> workers;
+  Shared shared{config,
+                self,
+                std::move(secret),
+                network,
+                tun,
+                {},
+                {},
+                {},
+                {},
+                {},
+                std::vector<std::atomic<std::uint64_t>>(config.pools.size())};
+  asio::io_context io(1);
+  asio::signal_set signals(io, SIGTERM, SIGINT);
+  signals.async_wait([&](boost::system::error_code, int) { io.stop(); });
+  ControlPort port(io, shared);
+  introduce(io, port);
+  Workers workers;
   for (unsigned i = 0; i < worker_count(self); ++i)
     workers.push_back(std::make_unique<Worker>(shared, static_cast<std::uint8_t>(i)));
 
-  asio::io_context io(1);
-  const control::Opener opener(shared.secret, self.id);
-  std::vector<std::unique_ptr<Descriptor>> sockets;
-  for (const sys::Address& address : {self.address4, self.address6}) {
-    if (!address.is_set()) continue;
-    sockets.push_back(
-        std::make_unique<Descriptor>(io, control_socket(address, config.control_port).release()));
-    asio::co_spawn(io, take_loads(*sockets.back(), shared, opener), asio::detached);
-  }
-  const control::StatusServer server(io, paths.socket("dispatcher"), [&] {
-    return status(shared, static_cast<unsigned>(workers.size()), workers.front()->kit());
-  });
-  asio::signal_set signals(io, SIGTERM, SIGINT);
-  signals.async_wait([&](boost::system::error_code, int) { io.stop(); });
+  asio::co_spawn(io, end_leftovers(io, network), asio::detached);
+  const control::StatusServer server(io, paths.socket("dispatcher"),
+                                     [&] { return status(shared, workers, port); });
   {
     std::vector<std::jthread> threads;
+    const Stopping stopping(workers);  // before the threads are joined, whatever happens
     for (const auto& worker : workers) threads.emplace_back([&worker] { worker->run(); });
     spdlog::info("dispatcher {} serves {} service(s) with {} event loop(s)", self.name,
                  config.services.size(), workers.size());
     io.run();
-    drain(shared, workers);
+    drain(io, shared, workers, port);
   }
   workers.clear();
   spdlog::info("dispatcher {} has ended", self.name);

@@ -16,16 +16,22 @@
 
 namespace tcpmig::dispatcher {
 
-/// What servers report of themselves (LOAD). Written by one thread, read by all.
+/// What servers report of themselves (LOAD), and what they have been given since. Reports come from one thread.
 class LoadTable {
  public:
-  void report(config::NodeId node, std::uint32_t connections);
+  /// False: an old report, or a recorded one. `sequence` rises with every message of that node, also after its restart.
+  bool report(config::NodeId node, std::uint64_t sequence, std::uint32_t connections);
+  /// One more connection has been offered to it: until the next report it counts, or all of them would go to the
+  /// server that was the least busy a moment ago.
+  void assigned(config::NodeId node);
   [[nodiscard]] policy::Load get(config::NodeId node) const;
 
  private:
   struct Entry {
     std::atomic<std::uint64_t> reported_ns{0};
     std::atomic<std::uint32_t> connections{0};
+    std::atomic<std::uint32_t> assigned{0};
+    std::uint64_t sequence = 0;
   };
   std::array<Entry, abi::MAX_NODES> entries_;
 };
@@ -40,6 +46,8 @@ struct Shared {
   Stats stats;
   LoadTable loads;
   GracePeriod grace;
+  std::atomic<std::uint32_t> switch_boot{0};      ///< as it has last said; 0: not yet
+  std::atomic<bool> stopping{false};              ///< no new transfer
   std::vector<std::atomic<std::uint64_t>> turns;  ///< by index of the pool in config.pools
 
   [[nodiscard]] const config::Pool& pool(const config::Route& route) const {

@@ -94,6 +94,11 @@ void Stats::freeze_refused(const std::string& why) {
   ++freeze_refusals_[why];
 }
 
+void Stats::relayed(const std::string& why) {
+  const std::lock_guard lock(mutex_);
+  ++relays_[why];
+}
+
 void Stats::transferred(TransferRecord record) {
   add(Counter::kTransferred);
   const std::lock_guard lock(mutex_);
@@ -107,6 +112,7 @@ json Stats::json() const {
     result["counters"][kCounterNames[i]] = counters_[i].load(std::memory_order_relaxed);
   result["waiting"] = waiting.load();
   result["in_transfer"] = in_transfer.load();
+  result["relaying"] = relaying.load();
   const std::lock_guard lock(mutex_);
   result["answers"] = nlohmann::json::object();
   for (const auto& [status, count] : answers_) result["answers"][std::to_string(status)] = count;
@@ -114,6 +120,7 @@ json Stats::json() const {
   for (const auto& [reason, count] : refusals_)
     result["refused"][control::reason_text(reason)] = count;
   result["freeze_refused"] = freeze_refusals_;
+  result["relayed"] = relays_;
   result["phases_since_head"] = phases(records_);
   result["recent"] = nlohmann::json::array();
   const std::size_t skip = records_.size() - std::min(records_.size(), kRecent);

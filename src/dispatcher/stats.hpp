@@ -20,19 +20,35 @@ namespace tcpmig::dispatcher {
 std::uint64_t monotonic_ns();
 
 /// What is counted, in the order of a connection's life. X(NAME, json_name)
-#define DISPATCHER_COUNTERS(X)                                                                    \
-  X(kAccepted, "accepted")                                                                        \
-  X(kTurnedAway, "turned_away_waiting_full")                                                      \
-  X(kHeads, "heads")                                                                              \
-  X(kGoneWaiting, "client_gone_waiting")                                                          \
-  X(kFrozen, "frozen")                                                                            \
-  X(kFreezeRefused, "freeze_refused")                                                             \
-  X(kCommitsSent, "commits_sent")                                                                 \
-  X(kCommitsRepeated, "commits_repeated")                                                         \
-  X(kTransferred, "transferred") X(kNextServer, "tried_next_server") X(kSilent, "silent_servers") \
-      X(kTakenBack, "taken_back") X(kCapturesSent, "captures_sent_on")                            \
-          X(kCapturesLost, "captures_without_transfer") X(kLateBytes, "late_bytes")               \
-              X(kLateAnswers, "late_answers") X(kBadMessages, "bad_messages")
+// clang-format off
+#define DISPATCHER_COUNTERS(X)                     \
+  X(kAccepted, "accepted")                         \
+  X(kTurnedAway, "turned_away_waiting_full")       \
+  X(kHeads, "heads")                               \
+  X(kGoneWaiting, "client_gone_waiting")           \
+  X(kFrozen, "frozen")                             \
+  X(kFreezeRefused, "freeze_refused")              \
+  X(kCommitsSent, "commits_sent")                  \
+  X(kCommitsRepeated, "commits_repeated")          \
+  X(kTransferred, "transferred")                   \
+  X(kNextServer, "tried_next_server")              \
+  X(kSilent, "silent_servers")                     \
+  X(kRetriedOnSilence, "retried_on_silence")       \
+  X(kTakenBack, "taken_back")                      \
+  X(kLeft, "left")                                 \
+  X(kCapturesSent, "captures_sent_on")             \
+  X(kCapturesFull, "captures_dropped_full")        \
+  X(kCapturesDamaged, "captures_dropped_damaged")   \
+  X(kCapturesLost, "captures_without_transfer")    \
+  X(kLateBytes, "late_bytes")                      \
+  X(kLateAnswers, "late_answers")                  \
+  X(kBadMessages, "bad_messages")                  \
+  X(kRelayNotConnected, "relay_not_connected")     \
+  X(kRelayedIn, "relayed_bytes_in")                \
+  X(kRelayedOut, "relayed_bytes_out")              \
+  X(kStaleLoads, "stale_loads")                    \
+  X(kSendFailed, "send_failed")
+// clang-format on
 
 enum class Counter {
 #define X(name, json) name,
@@ -56,6 +72,18 @@ struct TransferRecord {
   Stamps stamps;
 };
 
+/// One more of something, for as long as it lives.
+class Counted {
+ public:
+  explicit Counted(std::atomic<std::int64_t>& gauge) : gauge_(gauge) { gauge_.fetch_add(1); }
+  ~Counted() { gauge_.fetch_sub(1); }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  std::atomic<std::int64_t>& gauge_;
+};
+
 /// Shared by all event loops of a dispatcher.
 class Stats {
  public:
@@ -65,9 +93,11 @@ class Stats {
   void answered(unsigned status);     ///< an answer of our own
   void refused(std::uint8_t reason);  ///< REFUSED came in
   void freeze_refused(const std::string& why);
+  void relayed(const std::string& why);
   void transferred(TransferRecord record);
-  std::atomic<std::int64_t> waiting{0};  ///< connections that wait for their head
-  std::atomic<std::int64_t> in_transfer{0};
+  std::atomic<std::int64_t> relaying{0};
+  std::atomic<std::int64_t> waiting{0};      ///< connections that wait for their head
+  std::atomic<std::int64_t> in_transfer{0};  ///< frozen, not yet closed or given back
 
   [[nodiscard]] nlohmann::json json() const;
 
@@ -80,6 +110,7 @@ class Stats {
   std::map<unsigned, std::uint64_t> answers_;
   std::map<std::uint8_t, std::uint64_t> refusals_;
   std::map<std::string, std::uint64_t> freeze_refusals_;
+  std::map<std::string, std::uint64_t> relays_;
   std::deque<TransferRecord> records_;
 };
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-#include <chrono>
-#include <deque>
+#include <cstddef>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
-#include <string>
+#include <span>
 #include <vector>
 
 #include <boost/asio/awaitable.hpp>
@@ -13,37 +13,24 @@
 
 #include <tcpmig/freeze.hpp>
 
+#include "control/transfer_machine.hpp"
 #include "dispatcher/worker.hpp"
 
 namespace tcpmig::dispatcher {
 
-/// How a transfer ended for the client: moved, or an answer of ours on the thawed connection.
+/// How a transfer ended for the client: moved, or here again, thawed, with what it has sent.
 struct Outcome {
   bool moved = false;
-  unsigned status = 0;
-  std::string why;
+  control::TransferMachine::Failure why = control::TransferMachine::Failure::kNone;
   sys::UniqueFd fd;
+  std::vector<std::byte> received;  ///< read from the socket already
 };
 
-/// Moves one frozen connection to a server of a pool.
-///
-///              +-- STALE: newer generation (3 times at most) --+
-///              v                                               |
-///   choose -> COMMIT g ----- RESUMED, ALREADY_SPOKE ------------------> moved
-///     ^          |  |  \                                        |
-///     |          |  |   REFUSED by the server ------------------+--+
-///     |          |  silence until timeouts.transfer                |
-///     |          |    idempotent: ABORT once, then as refused -----+
-///     |          |    else: ABORT until ABORTED -------------------+
-///     |          |          until RESUMED -> moved                 |
-///     |          |          until the deadline -> take back -> 504 |
-///     |          TABLE_FULL, NOT_ENTITLED -> take back -> 503      |
-///     +---------------- g + 1, the next server --------------------+-- none left -> take back -> 503
+/// Moves one frozen connection to a server of a pool: carries out, with real messages and a real clock, what
+/// control::TransferMachine decides.
 ///
 /// Moved: captures and late bytes follow; after a grace period the frozen socket closes silently.
-/// The point of no return is the switch's: once the new owner has spoken, every further COMMIT is
-/// answered ALREADY_SPOKE, and that means moved. So no wrong guess here can execute a request twice.
-class Transfer : public std::enable_shared_from_this<Transfer> {
+class Transfer : public std::enable_shared_from_this<Transfer>, private control::TransferDriver {
  public:
   Transfer(Worker& worker, const config::Service& service, const config::Pool& pool, Frozen frozen,
            bool idempotent, Stamps stamps);
@@ -58,56 +45,46 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
   [[nodiscard]] std::uint64_t cookie() const noexcept { return frozen_.cookie(); }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  enum class Verdict { kMoved, kNext, kSilent, kGiveUp };
-  struct Attempt {
-    control::Generation generation = 0;
-    const config::PoolServer* server = nullptr;
-  };
-  struct Answer {
-    abi::wire_header header;
-    std::vector<std::byte> payload;
-  };
+  // what the machine wants
+  void offer(const control::Attempt& attempt) override;
+  void take_back(control::Generation generation) override;
+  void repeat() override;
+  void resend(std::uint16_t part) override;
+  void abort(const control::Attempt& attempt) override;
+  std::optional<control::Candidate> next(const std::set<std::size_t>& tried) override;
+  [[nodiscard]] bool boot_changed() const override;
+  void follow_boot() override;
+  void note(Note note) override;
 
-  boost::asio::awaitable<Verdict> attempt(std::size_t index);
-  boost::asio::awaitable<Verdict> insist_on_abort();
-  void take_back_at(control::Generation generation);
-  boost::asio::awaitable<bool> take_back();  ///< false: the owner has spoken: moved after all
-  boost::asio::awaitable<Outcome> give_up(unsigned status, std::string why);
-  boost::asio::awaitable<std::optional<Answer>> next_answer(Clock::time_point deadline);
-  std::optional<Verdict> judge(const Answer& answer);
-  std::optional<Verdict> judge_refusal(const Answer& answer);
-
-  void commit_to(std::uint16_t target, std::uint16_t port);
-  void send_all();
-  void send_missing(const Answer& answer);
-  void send_to_target(std::uint8_t type);
+  [[nodiscard]] const config::PoolServer& server(const control::Attempt& attempt) const {
+    return pool_.servers[attempt.server.index];
+  }
+  void append_captures(const config::PoolServer& target);
+  void prepare(std::uint16_t target, std::uint16_t port, control::Generation generation);
+  void send_part(control::Outgoing& message);
   void send_segment(std::span<const std::byte> segment, bool crafted);
-  [[nodiscard]] Attempt owner_by(const abi::wire_header& answer) const;
-  void moved(const Answer& answer);
-  void send_what_came_late();
-  void finish();  ///< after the grace period
+  void moved();
+  boost::asio::awaitable<void> end_unknown();
+  Outcome returned();
+  void send_captures();
+  [[nodiscard]] std::vector<std::vector<std::byte>> late_segments();
+  /// After the grace period: what slipped past the lock follows, then the frozen socket ends.
+  boost::asio::awaitable<void> finish();
 
   Worker& worker_;
+  Counted counted_;
   const config::Service& service_;
   const config::Pool& pool_;
   Frozen frozen_;
-  bool idempotent_;
+  Snapshot offered_;  ///< the frozen one, and what the lock has captured up to the last offer
+  std::map<control::Generation, Seq> offered_ends_;  ///< rcv_nxt of each offer
   Stamps stamps_;
-
-  control::Generation generation_ = 0;
-  std::set<std::size_t> tried_;
-  const config::PoolServer* server_ = nullptr;  ///< of the present attempt
-  std::vector<Attempt>
-      attempts_;  ///< every COMMIT that named a server: "already spoke" may speak of any of them
-  unsigned stale_ = 0;
-  bool sent_ = false;  ///< some COMMIT has been sent: the switch may have moved the flow
-  bool has_moved_ = false;
-  const config::PoolServer* owner_ = nullptr;  ///< once it has moved
-  control::Generation owner_generation_ = 0;
-  std::vector<control::Outgoing> messages_;
-  std::deque<Answer> answers_;
+  control::TransferMachine machine_;
+  bool left_ = false;                        ///< nobody knows who has it
+  std::uint32_t boot_;                       ///< of the switch, when the transfer began
+  std::vector<control::Outgoing> messages_;  ///< of the last offer or take-back; the COMMIT last
   std::vector<CapturedSegment> captures_;
+  std::size_t captured_bytes_ = 0;
   boost::asio::steady_timer timer_;
 };
 

@@ -20,6 +20,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "dispatcher/connection.hpp"
+#include "dispatcher/dispatcher.hpp"
 #include "dispatcher/transfer.hpp"
 #include "sys/check.hpp"
 
@@ -31,6 +32,9 @@ namespace {
 
 constexpr int kBacklog = 65535;  // the kernel caps it at net.core.somaxconn
 constexpr std::size_t kDatagramMax = 65536;
+constexpr std::size_t kReadSize = 16 * 1024;
+constexpr int kAcceptBatch = 16;  // then whatever else waits on this loop has its turn
+constexpr int kDatagramBatch = 64;
 
 void set_option(int fd, int level, int name, int value, const char* what) {
   sys::check(std::string("setsockopt ") + what,
@@ -41,7 +45,24 @@ asio::awaitable<void> wait_readable(Descriptor& descriptor) {
   co_await descriptor.async_wait(Descriptor::wait_read, asio::use_awaitable);
 }
 
-/// A coroutine that ends by an exception is a bug or a shutdown: said once, never silently.
+/// What goes wrong with one connection or message must not end the loop that takes them.
+template <typename Step>
+void guarded(Step step) {
+  try {
+    step();
+  } catch (const std::exception& error) {
+    spdlog::error("event loop: {}", error.what());
+  }
+}
+
+FreezeKit::Options kit_options(const Shared& shared) {
+  FreezeKit::Options options;
+  options.cgroup_name = cgroup_name(shared.config, shared.self);
+  return options;
+}
+
+}  // namespace
+
 void log_end(const std::exception_ptr& error) {
   try {
     if (error) std::rethrow_exception(error);
@@ -52,21 +73,14 @@ void log_end(const std::exception_ptr& error) {
   }
 }
 
-FreezeKit::Options kit_options(const Shared& shared) {
-  FreezeKit::Options options;
-  options.cgroup_name = "tcpmig-" + shared.config.instance + "-" + shared.self.name;
-  return options;
-}
-
-}  // namespace
-
 Worker::Worker(Shared& shared, std::uint8_t lane)
     : shared_(shared),
       lane_(lane),
       kit_(kit_options(shared)),
       sealer_(shared.secret, shared.self.id, lane),
-      opener_(shared.secret, shared.self.id),
-      datagram_(kDatagramMax) {
+      opener_(shared.secret, shared.config, shared.self.id),
+      datagram_(kDatagramMax),
+      read_buffer_(kReadSize) {
   if (lane == 0)
     for (const std::string& warning : kit_.warnings()) spdlog::warn("{}", warning);
   if (shared.network.switch4().is_set()) open_udp(shared.self.address4, udp4_);
@@ -123,12 +137,16 @@ void Worker::listen(const config::Service& service, const sys::Address& address)
 
 asio::awaitable<void> Worker::accept_loop(Descriptor& listener, const config::Service& service) {
   asio::steady_timer pause(io_);
+  int batch = 0;
   while (listener.is_open()) {
     sys::UniqueFd fd(
         ::accept4(listener.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
       shared_.stats.add(Counter::kAccepted);
-      asio::co_spawn(io_, serve(*this, std::move(fd), service, monotonic_ns()), log_end);
+      guarded([&] {
+        asio::co_spawn(io_, serve(*this, std::move(fd), service, monotonic_ns()), log_end);
+      });
+      if (++batch % kAcceptBatch == 0) co_await asio::post(io_, asio::use_awaitable);
     } else if (errno == EAGAIN) {
       co_await wait_readable(listener);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -156,21 +174,22 @@ void Worker::open_udp(const sys::Address& address, std::unique_ptr<Descriptor>& 
 }
 
 asio::awaitable<void> Worker::receive_loop(Descriptor& socket) {
-  for (;;) {
+  for (int batch = 1;; ++batch) {
     const ssize_t n =
         ::recv(socket.native_handle(), datagram_.data(), datagram_.size(), MSG_DONTWAIT);
     if (n >= 0)
-      take_message(std::span(datagram_).first(static_cast<std::size_t>(n)));
+      guarded([&] { take_message(std::span(datagram_).first(static_cast<std::size_t>(n))); });
     else if (errno == EAGAIN)
       co_await wait_readable(socket);
     // else: an ICMP error about something we sent: like a lost datagram
+    if (batch % kDatagramBatch == 0) co_await asio::post(io_, asio::use_awaitable);
   }
 }
 
 asio::awaitable<void> Worker::captures_loop() {
   for (;;) {
     co_await wait_readable(*captures_);
-    consume_captures();
+    guarded([&] { consume_captures(); });
   }
 }
 
@@ -213,8 +232,17 @@ void Worker::send(control::Outgoing& message) {
   header.msg_iov = pieces.data();
   header.msg_iovlen = pieces.size();
   const auto& socket = ipv4 ? udp4_ : udp6_;
-  if (socket && ::sendmsg(socket->native_handle(), &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-    spdlog::debug("control datagram to {} not sent: {}", to.str(), std::strerror(errno));
+  if (!socket || ::sendmsg(socket->native_handle(), &header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+    return;
+  const int error = errno;
+  shared_.stats.add(Counter::kSendFailed);
+  if (error == EMSGSIZE && !told_path_mtu_) {
+    told_path_mtu_ = true;
+    spdlog::warn("the path to {} does not take datagrams of {} bytes: transfers need an MTU of {}",
+                 to.str(), sizeof message.header + message.payload.size(),
+                 static_cast<int>(abi::CONTROL_PATH_MTU));
+  }
+  spdlog::debug("control datagram to {} not sent: {}", to.str(), std::strerror(error));
 }
 
 void Worker::enter(const std::shared_ptr<Transfer>& transfer) {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -20,6 +22,9 @@ namespace tcpmig::dispatcher {
 
 class Transfer;
 
+/// The end of a coroutine. An exception is a bug or a shutdown: said once, never silently.
+void log_end(const std::exception_ptr& error);
+
 /// One event loop: its own listeners (SO_REUSEPORT), its own UDP sockets (answers to a transfer come back to the loop that sent it), its
 /// own lock and dump programs. Nothing in it is touched by another thread, except through post().
 class Worker {
@@ -36,6 +41,8 @@ class Worker {
   [[nodiscard]] boost::asio::io_context& io() noexcept { return io_; }
   [[nodiscard]] const FreezeKit& kit() const noexcept { return kit_; }
   [[nodiscard]] std::uint8_t lane() const noexcept { return lane_; }
+  /// Where anyone on this loop may read into before it suspends: a client that is silent costs no buffer.
+  [[nodiscard]] std::span<std::byte> read_buffer() noexcept { return read_buffer_; }
 
   /// Numbers, tags and sends: COMMIT and DATA to the switch, everything else to the node `header.target`.
   /// A send that fails is like a datagram that is lost: repeats mend it.
@@ -65,6 +72,8 @@ class Worker {
   control::Sealer sealer_;
   control::Opener opener_;
   std::vector<std::byte> datagram_;
+  std::vector<std::byte> read_buffer_;
+  bool told_path_mtu_ = false;
   std::unique_ptr<boost::asio::posix::stream_descriptor> udp4_;
   std::unique_ptr<boost::asio::posix::stream_descriptor> udp6_;
   std::unique_ptr<boost::asio::posix::stream_descriptor> captures_;
