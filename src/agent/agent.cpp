@@ -62,8 +62,10 @@ int run(const config::Config& config, const config::Node& self) {
 }
 
 void down(const config::Config& config, const config::Node& self) {
-  const sys::RoleLock lock(config.paths(self.name), "agent");
+  const sys::RolePaths paths = config.paths(self.name);
+  const sys::RoleLock lock(paths, "agent");
   give_back(config, self);
+  sys::remove_traces(paths, "agent");
 }
 
 }  // namespace tcpmig::agent

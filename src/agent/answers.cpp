@@ -10,6 +10,9 @@
 namespace tcpmig::agent {
 namespace {
 
+/// The switch asks whether the connection lives (ABORT): what there is to say to it is said in its own words.
+bool asked_by_switch(const abi::wire_header& question) { return question.sender == 0; }
+
 /// The question's number and flow, and nothing else of it.
 abi::wire_header answer_to(const abi::wire_header& question, std::uint8_t type) {
   abi::wire_header header{};
@@ -35,6 +38,7 @@ std::uint32_t saturated(std::uint64_t value) {
 
 void Answers::resumed(const abi::wire_header& question, const sys::Endpoint& to,
                       const abi::wire_resumed& stamps) {
+  if (asked_by_switch(question)) return tell_switch(abi::WIRE_RENEW, question);
   abi::wire_header header = answer_to(question, abi::WIRE_RESUMED);
   header.detail = htonl(saturated(be64toh(stamps.opened_ns) - be64toh(stamps.received_ns)));
   port_.send({header, std::as_bytes(std::span(&stamps, 1))}, to);
@@ -52,6 +56,7 @@ void Answers::refused(const abi::wire_header& question, const sys::Endpoint& to,
 }
 
 void Answers::aborted(const abi::wire_header& question, const sys::Endpoint& to) {
+  if (asked_by_switch(question)) return tell_switch(abi::WIRE_GONE, question);
   port_.send({answer_to(question, abi::WIRE_ABORTED), {}}, to);
 }
 
@@ -62,7 +67,8 @@ void Answers::missing(const abi::wire_header& question, const sys::Endpoint& to,
   port_.send({answer_to(question, abi::WIRE_MISSING), std::as_bytes(std::span(numbers))}, to);
 }
 
-void Answers::tell_switch(std::uint8_t type, const abi::flow_key& flow, std::uint32_t generation) {
+void Answers::tell_switch(std::uint8_t type, const abi::flow_key& flow, std::uint32_t generation,
+                          std::uint16_t port) {
   abi::wire_header header{};
   header.type = type;
   header.family = flow.family;
@@ -70,8 +76,22 @@ void Answers::tell_switch(std::uint8_t type, const abi::flow_key& flow, std::uin
   header.generation = htonl(generation);
   header.client = flow.client;
   header.client_port = flow.client_port;
+  header.target_port = htons(port);
   header.parts = htons(1);
   port_.send({header, {}}, network_.switch_for(client_of(flow).address));
+}
+
+void Answers::tell_switch(std::uint8_t type, const abi::wire_header& question) {
+  abi::wire_header header{};
+  header.type = type;
+  header.family = question.family;
+  header.service = question.service;
+  header.generation = question.generation;
+  header.client = question.client;
+  header.client_port = question.client_port;
+  header.target_port = question.target_port;
+  header.parts = htons(1);
+  port_.send({header, {}}, network_.switch_for(sys::Address(question.client)));
 }
 
 void Answers::gone(const abi::flow_key& flow, std::uint32_t generation) {
@@ -79,9 +99,13 @@ void Answers::gone(const abi::flow_key& flow, std::uint32_t generation) {
   ++counters_.gone;
 }
 
-void Answers::renew(const abi::flow_key& flow, std::uint32_t generation) {
-  tell_switch(abi::WIRE_RENEW, flow, generation);
+void Answers::renew(const abi::flow_key& flow, std::uint32_t generation, std::uint16_t port) {
+  tell_switch(abi::WIRE_RENEW, flow, generation, port);
   ++counters_.renewed;
+}
+
+void Answers::heartbeat(const control::Heartbeat& heartbeat) {
+  port_.send(heartbeat.message(false), heartbeat.to());
 }
 
 void Answers::load(std::uint32_t live) {

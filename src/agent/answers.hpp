@@ -4,11 +4,13 @@
 
 #include "agent/control_port.hpp"
 #include "agent/flow.hpp"
+#include "control/heartbeat.hpp"
 #include "control/node_network.hpp"
 
 namespace tcpmig::agent {
 
-/// What an agent says. One function for each message; an answer repeats the number of the question.
+/// What an agent says. One function for each message; an answer repeats the number of the question. To the switch, which asks by
+/// ABORT after connections that nobody has heard of, "resumed" is RENEW and "aborted" is GONE.
 class Answers {
  public:
   Answers(ControlPort& port, const config::Config& config, const config::Node& self,
@@ -24,12 +26,17 @@ class Answers {
                std::span<const std::uint16_t> parts);
 
   void gone(const abi::flow_key& flow, std::uint32_t generation);
-  void renew(const abi::flow_key& flow, std::uint32_t generation);
+  /// `port`: of the flow's socket here.
+  void renew(const abi::flow_key& flow, std::uint32_t generation, std::uint16_t port);
+  /// To the switch: this node is alive.
+  void heartbeat(const control::Heartbeat& heartbeat);
   /// To every dispatcher.
   void load(std::uint32_t live);
 
  private:
-  void tell_switch(std::uint8_t type, const abi::flow_key& flow, std::uint32_t generation);
+  void tell_switch(std::uint8_t type, const abi::flow_key& flow, std::uint32_t generation,
+                   std::uint16_t port = 0);
+  void tell_switch(std::uint8_t type, const abi::wire_header& question);
 
   ControlPort& port_;
   const config::Config& config_;

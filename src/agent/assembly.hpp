@@ -50,6 +50,7 @@ class Assembly {
   /// Forgets a flow's transfer of this or an older generation.
   void drop(const abi::flow_key& flow, control::Generation generation);
 
+  [[nodiscard]] bool has(const abi::flow_key& flow) const { return transfers_.contains(flow); }
   [[nodiscard]] std::size_t under_way() const noexcept { return transfers_.size(); }
 
  private:

@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <net/if.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,15 +12,12 @@
 
 #include "agent/findings.hpp"
 #include "agent/programs.hpp"
+#include "sys/capability.hpp"
 #include "sys/ledger.hpp"
 #include "sys/sock_diag.hpp"
 
 namespace tcpmig::agent {
 namespace {
-
-constexpr unsigned kCapNetAdmin = 12;
-constexpr unsigned kCapBpf = 39;
-constexpr unsigned kCapSysAdmin = 21;
 
 std::optional<int> sysctl_number(const std::string& name) {
   try {
@@ -31,17 +27,10 @@ std::optional<int> sysctl_number(const std::string& name) {
   }
 }
 
-bool has_capability(unsigned capability) {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
-  if (::syscall(SYS_capget, &header, data.data()) < 0) return false;
-  return (data[capability / 32].effective >> (capability % 32) & 1U) != 0;
-}
-
 Finding rights() {
   std::string missing;
-  if (!has_capability(kCapNetAdmin)) missing += " CAP_NET_ADMIN";
-  if (!has_capability(kCapBpf) && !has_capability(kCapSysAdmin)) missing += " CAP_BPF";
+  if (!sys::has_capability(CAP_NET_ADMIN)) missing += " CAP_NET_ADMIN";
+  if (!sys::has_capability(CAP_BPF) && !sys::has_capability(CAP_SYS_ADMIN)) missing += " CAP_BPF";
   return {"rights", missing.empty(),
           missing.empty() ? "CAP_BPF, CAP_NET_ADMIN" : "missing:" + missing,
           "the agent cannot start", "run it as root, or with these capabilities"};
@@ -59,7 +48,9 @@ Finding syncookies() {
   return {"tcp_syncookies", value.value_or(0) >= 1,
           value ? "net.ipv4.tcp_syncookies = " + std::to_string(*value)
                 : "the kernel has no SYN cookies (CONFIG_SYN_COOKIES)",
-          "the kernel answers transferred connections with RST",
+          "no kernel resume (the kernel would answer with RST): only servers with `handoff` can be "
+          "given "
+          "connections",
           "sysctl net.ipv4.tcp_syncookies=1 (the default)"};
 }
 
@@ -107,6 +98,19 @@ Finding sock_destroy() {
           "use a kernel with CONFIG_INET_DIAG_DESTROY=y"};
 }
 
+/// The kernel itself says it by loading the program or not, which takes rights.
+Finding kfunc(bool has_rights) {
+  const std::string missing = Programs::probe_kernel_resume();
+  const bool unknown = !missing.empty() && !has_rights;
+  return {"kfunc", missing.empty(),
+          missing.empty() ? "bpf_sk_assign_tcp_reqsk()"
+          : unknown       ? "cannot be told without the rights above (" + missing + ")"
+                          : missing,
+          "no kernel resume: only servers with `handoff` can be given connections",
+          unknown ? "run `tcpmig agent check` as root"
+                  : "use Linux 6.9 or newer with CONFIG_SYN_COOKIES=y"};
+}
+
 Finding interface_of(const config::Node& self) {
   const bool there = ::if_nametoindex(self.interface.c_str()) != 0;
   return {"interface", there, self.interface + (there ? "" : ": there is none of that name"),
@@ -130,11 +134,7 @@ std::vector<Finding> host_findings(const config::Config& /*config*/, const confi
 std::vector<Finding> check(const config::Config& config, const config::Node& self) {
   std::vector<Finding> findings = host_findings(config, self);
   findings.push_back(btf());
-  const std::string missing = Programs::probe_kernel_resume();
-  findings.push_back({"kfunc", missing.empty(),
-                      missing.empty() ? "bpf_sk_assign_tcp_reqsk()" : missing,
-                      "no kernel resume: only servers with `handoff` can be given connections",
-                      "use Linux 6.9 or newer with CONFIG_SYN_COOKIES=y"});
+  findings.push_back(kfunc(findings.front().ok));
   return findings;
 }
 

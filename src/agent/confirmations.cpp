@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/guarded.hpp"
+
 namespace tcpmig::agent {
 
 bool Confirmations::look(Search& search, TimePoint now) {
@@ -16,17 +18,19 @@ bool Confirmations::look(Search& search, TimePoint now) {
     found_(opened, *socket);
     return true;
   }
-  if (++search.looks >= kLooks) {
-    absent_(opened);
+  search.backlog_full = search.backlog_full || backlog_full(diag_, local);
+  if (++search.looks >= kLooks && (search.backlog_full || now >= search.give_up)) {
+    absent_(opened, search.backlog_full);
     return true;
   }
   ++counters_.child_looked_for_again;
-  search.next = now + kFirstPause * (1 << (search.looks - 1));
+  search.next = now + search.pause;
+  search.pause = std::min(2 * search.pause, kLongestPause);
   return false;
 }
 
 void Confirmations::look(const Opened& opened, TimePoint now) {
-  Search search{opened, 0, now};
+  Search search{.opened = opened, .give_up = now + patience_, .next = now};
   if (!look(search, now)) searches_.push_back(search);
 }
 
@@ -53,8 +57,15 @@ TimePoint Confirmations::due() const {
 
 void Confirmations::run(TimePoint now) {
   const std::vector<Search> searches = std::exchange(searches_, {});
-  for (Search search : searches)
-    if (search.next > now || !look(search, now)) searches_.push_back(search);
+  for (Search search : searches) {
+    bool answered = false;
+    if (search.next <= now) {
+      search.next = now + search.pause;  // also where this look fails
+      const bool looked = guarded("look for a child", [&] { answered = look(search, now); });
+      if (!looked && now >= search.give_up) continue;  // the dispatcher asks again
+    }
+    if (!answered) searches_.push_back(search);
+  }
 }
 
 bool backlog_full(sys::SockDiag& diag, const sys::Endpoint& local) {

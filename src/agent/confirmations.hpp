@@ -19,22 +19,30 @@ struct Opened {
 };
 
 /// The kernel taking a transfer does not mean that a child exists: a full backlog drops it silently. So the socket is looked
-/// for, and once more or twice shortly after.
+/// for, again and again: soon given up where a backlog was full, after `patience` where the child may merely be late (a busy CPU has
+/// its segment still in a queue).
 ///
 /// "Not there" is not proof that there never was one: a child may have lived and died before we looked. Answering REFUSED
 /// then executes nothing twice all the same: such a child has spoken, the switch has seen it before our answer passed, and refuses to
-/// give the flow to anybody else ("already spoken"), which the dispatcher takes as RESUMED. The switch is the judge, not we.
+/// give the flow to anybody else ("already spoken"), which the dispatcher takes as RESUMED. The switch is the judge, not we. And one that is
+/// born after our answer is ended by the next census (Flows).
 class Confirmations {
  public:
-  static constexpr int kLooks = 4;
-  static constexpr std::chrono::microseconds kFirstPause{250};  ///< doubles: 250, 500, 1000 us
+  static constexpr int kLooks = 4;                              ///< so many at least
+  static constexpr std::chrono::microseconds kFirstPause{250};  ///< doubles: 250, 500, 1000 us ..
+  static constexpr std::chrono::microseconds kLongestPause{32'000};
 
   using Found = std::function<void(const Opened&, const sys::SocketInfo&)>;
-  using Absent = std::function<void(const Opened&)>;
-  Confirmations(sys::SockDiag& diag, Counters& counters, Found found, Absent absent)
-      : diag_(diag), counters_(counters), found_(std::move(found)), absent_(std::move(absent)) {}
+  using Absent = std::function<void(const Opened&, bool backlog_full)>;
+  Confirmations(sys::SockDiag& diag, Counters& counters, std::chrono::milliseconds patience,
+                Found found, Absent absent)
+      : diag_(diag),
+        counters_(counters),
+        patience_(patience),
+        found_(std::move(found)),
+        absent_(std::move(absent)) {}
 
-  /// Looks at once; calls `found` or, at the latest after kLooks, `absent`.
+  /// Looks at once; calls `found` or, in the end, `absent`.
   void look(const Opened& opened, TimePoint now);
   /// A question about a flow that is being looked for: its answer goes there instead. False: it is not.
   bool ask(const abi::flow_key& flow, const abi::wire_header& question, const sys::Endpoint& from);
@@ -46,13 +54,17 @@ class Confirmations {
   struct Search {
     Opened opened;
     int looks = 0;
+    bool backlog_full = false;  ///< at one of the looks
+    TimePoint give_up;
     TimePoint next;
+    std::chrono::microseconds pause = kFirstPause;
   };
   /// True: answered.
   bool look(Search& search, TimePoint now);
 
   sys::SockDiag& diag_;
   Counters& counters_;
+  std::chrono::milliseconds patience_;
   Found found_;
   Absent absent_;
   std::vector<Search> searches_;

@@ -7,12 +7,15 @@
 #include <cerrno>
 #include <stdexcept>
 
+#include "agent/guarded.hpp"
 #include "sys/check.hpp"
+#include "sys/errors.hpp"
 
 namespace tcpmig::agent {
 namespace {
 
 constexpr int kReceiveBuffer = 4 << 20;  // a burst of transfers of many parts
+constexpr int kSendBuffer = 4 << 20;     // all flows are announced at once
 
 template <typename Value>
 void set_option(int fd, int level, int name, Value value, const char* what) {
@@ -31,6 +34,8 @@ void set_options(int fd, bool ipv4) {
   // needs CAP_NET_ADMIN; without it the ordinary limit stays
   if (::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBuffer, sizeof kReceiveBuffer) < 0)
     set_option(fd, SOL_SOCKET, SO_RCVBUF, kReceiveBuffer, "setsockopt SO_RCVBUF");
+  if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kSendBuffer, sizeof kSendBuffer) < 0)
+    set_option(fd, SOL_SOCKET, SO_SNDBUF, kSendBuffer, "setsockopt SO_SNDBUF");
 }
 
 sys::UniqueFd bind_to(const sys::Endpoint& own) {
@@ -44,9 +49,9 @@ sys::UniqueFd bind_to(const sys::Endpoint& own) {
                              " is in use by another program: stop it, or set control_port in "
                              "[cluster] on all nodes");
   if (errno == EADDRNOTAVAIL)
-    throw std::runtime_error(own.address.str() +
-                             " is not an address of this machine: correct address4/address6 of "
-                             "this [[node]], or run this on the right node");
+    throw sys::WrongSetup(own.address.str() +
+                          " is not an address of this machine: correct address4/address6 of "
+                          "this [[node]], or run this on the right node");
   throw std::system_error(errno, std::generic_category(), "bind " + own.str());
 }
 
@@ -93,8 +98,10 @@ bool ControlPort::receive(
   const int count = ::recvmmsg(fd, messages.data(), kBatch, MSG_DONTWAIT, nullptr);
   if (count < 0) return false;  // nothing there, or an ICMP error for something sent: not ours
   for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
-    take(std::span<const std::byte>(buffers_[i]).first(messages[i].msg_len),
-         sys::Endpoint::from_sockaddr(senders[i]));
+    guarded("control datagram", [&] {
+      take(std::span<const std::byte>(buffers_[i]).first(messages[i].msg_len),
+           sys::Endpoint::from_sockaddr(senders[i]));
+    });
   return static_cast<std::size_t>(count) == kBatch;
 }
 

@@ -9,8 +9,11 @@ namespace tcpmig::agent {
   X(confirmed, "transfers whose child was seen: RESUMED")                                  \
   X(refused, "transfers answered with REFUSED")                                            \
   X(answered_again, "repeats answered from the tombstone")                                 \
+  X(revoked, "connections ended because the switch has given them to another node")        \
   X(aborted, "transfers forbidden by ABORT")                                               \
   X(child_looked_for_again, "children that were not there at the first look")              \
+  X(late_children_ended, "children of transfers that had been refused, ended")             \
+  X(cut_short, "connections ended because a former run had not delivered everything")      \
   X(through_tun, "transfers opened through the TUN (several parts, an old four-tuple)")    \
   X(handed_over, "connections given to a program by descriptor")                           \
   X(old_sockets_ended, "sockets of an earlier connection with the same four-tuple, ended") \
@@ -20,10 +23,13 @@ namespace tcpmig::agent {
   X(replayed, "held packets given to their connection")                                    \
   X(hold_full, "early packets dropped: no room")                                           \
   X(hold_expired, "early packets dropped: their connection did not come")                  \
+  X(orphans_reset, "packets of flows that nobody opens, left to the kernel's RST")         \
   X(late_segments, "segments of a former owner given to their connection")                 \
   X(late_segments_dropped, "segments of a former owner without a connection")              \
   X(gone, "ended flows told to the switch")                                                \
+  X(gone_dropped, "ended flows not told to the switch: too many waited")                   \
   X(renewed, "leases renewed")                                                             \
+  X(announcements, "times that all live flows were announced to a switch without a table") \
   X(stray_syn, "SYNs that found no socket")                                                \
   X(swept, "tombstones forgotten")                                                         \
   X(bad_datagrams, "control datagrams malformed, of another version, or for another node") \

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "agent/guarded.hpp"
+
 namespace tcpmig::agent {
 namespace {
 
@@ -15,7 +17,9 @@ constexpr milliseconds kCensusPause{100};  // LOAD is as fresh as this
 constexpr int kCensusShare = 20;           // a census takes at most 1/20 of the time
 constexpr milliseconds kGonePause{50};
 constexpr std::size_t kGoneBatch = 100;  // 2000 a second: the switch sees most ends itself
+constexpr milliseconds kAnnouncePause{250};
 constexpr std::size_t kSweepBatch = 2000;
+constexpr std::size_t kGoneMost = 65'536;  // waiting; where more end, the switch's own eyes must do
 
 /// Alive for the switch: all but TIME_WAIT, CLOSE and what is not connected.
 constexpr std::uint32_t kLiveStates = 1U << BPF_TCP_ESTABLISHED | 1U << BPF_TCP_SYN_RECV |
@@ -35,7 +39,8 @@ abi::flow_key flow_of_socket(const sys::SocketInfo& socket) {
 }  // namespace
 
 Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-             Tombstones& tombstones, Answers& answers, Counters& counters, TimePoint now)
+             Tombstones& tombstones, Answers& answers, Counters& counters, Delivering delivering,
+             TimePoint now)
     : config_(config),
       block4_(config::vpa4_block(config, self.id)),
       block6_(config::vpa6_block(config, self.id)),
@@ -43,6 +48,7 @@ Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDi
       tombstones_(tombstones),
       answers_(answers),
       counters_(counters),
+      delivering_(std::move(delivering)),
       next_census_(now),
       next_gone_(now) {
   adopt(now);
@@ -50,10 +56,30 @@ Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDi
 
 void Flows::opened(const abi::flow_key& flow, const LiveFlow& live) {
   live_.insert_or_assign(flow, live);
+  if (!live.unsettled && live.opened < announcing_until_)
+    answers_.renew(flow, live.generation, live.target_port);
 }
 
-void Flows::settled(const abi::flow_key& flow, control::Generation generation, TimePoint now) {
-  retired_.push_back({flow, generation, now});
+/// A datagram may be lost: several times, ever less often. What is confirmed meanwhile is told at once (opened()): the former
+/// table may have seen its COMMIT.
+void Flows::announce(TimePoint now) {
+  announcing_until_ = now + std::max(config_.timeouts.transfer, 4 * kAnnouncePause);
+  next_announcement_ = now;
+  announce_pause_ = kAnnouncePause;
+}
+
+void Flows::announce_all(TimePoint now) {
+  if (now >= announcing_until_ || now < next_announcement_) return;
+  next_announcement_ = now + announce_pause_;
+  announce_pause_ *= 2;
+  for (auto& [flow, live] : live_) live.renewed = now - config_.timeouts.idle;
+  next_census_ = now;
+  ++counters_.announcements;
+}
+
+void Flows::settled(const abi::flow_key& flow, control::Generation generation, TimePoint now,
+                    bool may_have_lived) {
+  retired_.push_back({flow, generation, now, may_have_lived});
 }
 
 const LiveFlow* Flows::find(const abi::flow_key& flow) const {
@@ -72,30 +98,35 @@ void Flows::adopt(TimePoint now) {
     if (retired != known.end() && retired->second == tombstone.generation) return;
     if (tombstone.state == abi::TOMB_CONFIRMED || tombstone.state == abi::TOMB_OPENING)
       opened(flow, {.generation = tombstone.generation,
-                    .snd_nxt = tombstone.snd_nxt,
                     .target_port = tombstone.target_port,
                     .census = 0,
                     .unsettled = tombstone.state == abi::TOMB_OPENING,
+                    .awaited = tombstone.received,
                     .opened = now,
-                    .renewed = {}});
+                    .renewed = now - config_.timeouts.idle});
     else
       settled(flow, tombstone.generation, now);
   });
 }
 
 void Flows::retire(FlowMap<LiveFlow>::iterator flow, TimePoint now) {
-  const Ended ended{flow->first, flow->second.generation, now};
+  const Ended ended{flow->first, flow->second.generation, now, true};
   if (flow->second.unsettled)
     tombstones_.settle(ended.flow, ended.generation, abi::TOMB_REFUSED, abi::REASON_ABORTED);
   live_.erase(flow);
-  ended_.push_back(ended);
   retired_.push_back(ended);
+  ended_.push_back(ended);
+  if (ended_.size() <= kGoneMost) return;
+  ended_.pop_front();
+  ++counters_.gone_dropped;
 }
 
 void Flows::stray_syn(const abi::flow_key& flow, TimePoint now) {
   ++counters_.stray_syn;
   const auto tombstone = tombstones_.find(flow);
-  if (!tombstone || tombstone->state == abi::TOMB_OPENING) return;
+  if (!tombstone || tombstone->state == abi::TOMB_OPENING ||
+      tombstone->state == abi::TOMB_ANNOUNCED)
+    return;
   const auto socket = diag_.find(local_of(flow, tombstone->target_port), client_of(flow));
   // A SYN finds TIME_WAIT too: the connection has ended, the switch may give its successor to a dispatcher.
   if (socket && socket->state != BPF_TCP_TIME_WAIT) return;
@@ -106,32 +137,82 @@ void Flows::stray_syn(const abi::flow_key& flow, TimePoint now) {
   answers_.gone(flow, tombstone->generation);
 }
 
-/// Its socket lives. What a former run had not confirmed, and nobody has asked about in time, is confirmed now.
-void Flows::seen(const abi::flow_key& flow, LiveFlow& live, TimePoint now) {
-  live.census = census_;
-  if (live.unsettled && now - live.opened > 2 * config_.timeouts.transfer) {
+bool Flows::end_if_cut_short(const sys::SocketInfo& child, std::uint32_t received) {
+  if (!child.tcp || child.tcp->tcpi_bytes_received >= received) return false;
+  if (diag_.destroy(child)) ++counters_.cut_short;
+  return true;
+}
+
+/// What a former run had not confirmed, and nobody has asked about in time, is confirmed now, if it is whole. False: it has ended.
+bool Flows::settle_adopted(FlowMap<LiveFlow>::iterator found, TimePoint now) {
+  auto& [flow, live] = *found;
+  if (live.unsettled && now - live.opened <= 2 * config_.timeouts.transfer) return true;
+  if (live.awaited > 0 && !delivering_(flow)) {
+    const auto child = diag_.find(local_of(flow, live.target_port), client_of(flow), true);
+    if (child && end_if_cut_short(*child, live.awaited)) {
+      retire(found, now);
+      return false;
+    }
+    live.awaited = 0;
+  }
+  if (live.unsettled && live.awaited == 0) {
     tombstones_.settle(flow, live.generation, abi::TOMB_CONFIRMED);
     live.unsettled = false;
   }
+  return true;
+}
+
+/// Its socket lives.
+void Flows::seen(FlowMap<LiveFlow>::iterator found, TimePoint now) {
+  auto& [flow, live] = *found;
+  live.census = census_;
+  if ((live.unsettled || live.awaited > 0) && !settle_adopted(found, now)) return;
   if (now - live.renewed < config_.timeouts.idle / 3) return;
-  // a fresh COMMIT has started the lease; an adopted flow has renewed == the epoch and is renewed at once
+  // a fresh COMMIT has started the lease; nobody knows when that of an adopted flow was renewed: at once
   live.renewed = now;
-  answers_.renew(flow, live.generation);
+  answers_.renew(flow, live.generation, live.target_port);
+}
+
+/// The list leaves out a living socket now and then; GONE for it would cut its connection off. One exact look decides.
+bool Flows::lives(const abi::flow_key& flow, const LiveFlow& live) {
+  const auto socket = diag_.find(local_of(flow, live.target_port), client_of(flow));
+  return socket && (kLiveStates >> socket->state & 1U) != 0;
+}
+
+/// A child that was born after its transfer had been refused or aborted: the request runs elsewhere by now.
+void Flows::not_known(const abi::flow_key& flow, const sys::SocketInfo& socket) {
+  const auto tombstone = tombstones_.find(flow);
+  if (!tombstone ||
+      (tombstone->state != abi::TOMB_REFUSED && tombstone->state != abi::TOMB_ABORTED))
+    return;
+  if (diag_.destroy(socket)) ++counters_.late_children_ended;
 }
 
 void Flows::take_census(TimePoint now) {
-  if (!live_.empty()) {
+  next_census_ = now + kCensusPause;  // also where this one fails
+  if (tombstones() > 0) {
     ++census_;
-    diag_.for_each(kLiveStates, [&](const sys::SocketInfo& socket) {
+    const bool whole = diag_.for_each(kLiveStates, [&](const sys::SocketInfo& socket) {
       if (!block4_.contains(socket.local.address) && !block6_.contains(socket.local.address))
         return;
-      const auto found = live_.find(flow_of_socket(socket));
-      if (found == live_.end()) return;
-      seen(found->first, found->second, now);
+      const abi::flow_key flow = flow_of_socket(socket);
+      const auto found = live_.find(flow);
+      guarded("socket of a census", [&] {
+        if (found == live_.end())
+          not_known(flow, socket);
+        else
+          seen(found, now);
+      });
     });
-    for (auto i = live_.begin(); i != live_.end();) {
+    for (auto i = live_.begin(); whole && i != live_.end();) {
       const auto flow = i++;
-      if (flow->second.census != census_) retire(flow, now);
+      if (flow->second.census == census_) continue;
+      guarded("flow of a census", [&] {
+        if (lives(flow->first, flow->second))
+          seen(flow, now);
+        else
+          retire(flow, now);
+      });
     }
   }
   const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - now);
@@ -154,7 +235,7 @@ void Flows::tell_gone() {
 milliseconds Flows::retention() const {
   const config::Timeouts& timeouts = config_.timeouts;
   const milliseconds least = 2 * timeouts.transfer + timeouts.hold;
-  const bool scarce = tombstones() > config_.limits.tombstones / 4 * 3;
+  const bool scarce = tombstones() > tombstones_.capacity() / 4 * 3;
   return scarce ? std::min(least, timeouts.tombstone) : std::max(least, timeouts.tombstone);
 }
 
@@ -166,17 +247,25 @@ void Flows::sweep(TimePoint now) {
     retired_.pop_front();
     const LiveFlow* successor = find(ended.flow);
     if (successor != nullptr && successor->generation == ended.generation) continue;
-    if (tombstones_.sweep(ended.flow, ended.generation)) ++counters_.swept;
+    // one that was announced stands here twice
+    const bool swept = tombstones_.sweep(ended.flow, ended.generation);
+    if (!swept && (!ended.lived || tombstones_.find(ended.flow))) continue;
+    if (swept) ++counters_.swept;
+    // Once more, for the first may have been lost, and afterwards nobody knows the flow any more: where there is time. For one
+    // that was refused it is the first.
+    if (ended.lived && ended_.size() < kGoneBatch) ended_.push_back(ended);
   }
 }
 
 TimePoint Flows::due() const {
   TimePoint first = next_census_;
   if (!ended_.empty()) first = std::min(first, next_gone_);
+  if (next_announcement_ < announcing_until_) first = std::min(first, next_announcement_);
   return first;
 }
 
 void Flows::run(TimePoint now) {
+  announce_all(now);
   if (now >= next_census_) take_census(now);
   if (now >= next_gone_ && !ended_.empty()) {
     tell_gone();

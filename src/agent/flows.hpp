@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <deque>
+#include <functional>
 
 #include "agent/answers.hpp"
 #include "agent/tombstones.hpp"
@@ -11,10 +12,11 @@ namespace tcpmig::agent {
 /// A connection that was opened here and lives.
 struct LiveFlow {
   control::Generation generation = 0;
-  std::uint32_t snd_nxt = 0;  ///< of the COMMIT
   std::uint16_t target_port = 0;
   std::uint64_t census = 0;  ///< the last one that saw its socket
   bool unsettled = false;    ///< left OPENING by a former run
+  std::uint32_t awaited =
+      0;  ///< bytes that a former run had to deliver to it; whether it did is not known
   TimePoint opened;
   TimePoint renewed;
 };
@@ -23,15 +25,25 @@ struct LiveFlow {
 /// their tombstones are kept. Rebuilt from the tombstones at a start.
 class Flows {
  public:
+  /// Whether something is still being delivered to a flow.
+  using Delivering = std::function<bool(const abi::flow_key&)>;
   Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-        Tombstones& tombstones, Answers& answers, Counters& counters, TimePoint now);
+        Tombstones& tombstones, Answers& answers, Counters& counters, Delivering delivering,
+        TimePoint now);
 
   void opened(const abi::flow_key& flow, const LiveFlow& live);
-  /// A tombstone without a connection: to be forgotten in its time.
-  void settled(const abi::flow_key& flow, control::Generation generation, TimePoint now);
+  /// A tombstone without a connection: to be forgotten in its time. `may_have_lived`: a child may have spoken, and ended before anybody
+  /// looked; then the switch is told when no answer to it is awaited any more, or its entry would stay open for timeouts.idle.
+  void settled(const abi::flow_key& flow, control::Generation generation, TimePoint now,
+               bool may_have_lived = false);
   [[nodiscard]] const LiveFlow* find(const abi::flow_key& flow) const;
   /// What the tombstones tell of flows that are not known: at a start, and when an event was lost.
   void adopt(TimePoint now);
+  /// A child that has received less than a former run had to deliver, while nobody delivers any more: the client knows these bytes
+  /// acknowledged and will not send them again. It is ended, for all to see, rather than left to hang. False: it is whole.
+  bool end_if_cut_short(const sys::SocketInfo& child, std::uint32_t received);
+  /// The switch has lost its table: it is told, by RENEW, of all that lives here.
+  void announce(TimePoint now);
   /// A SYN of the flow found no socket: tells the switch, if that is so.
   void stray_syn(const abi::flow_key& flow, TimePoint now);
 
@@ -45,10 +57,15 @@ class Flows {
     abi::flow_key flow{};
     control::Generation generation = 0;
     TimePoint when;
+    bool lived = false;  ///< there was a connection: the switch has been told of its end
   };
   void take_census(TimePoint now);
+  [[nodiscard]] bool lives(const abi::flow_key& flow, const LiveFlow& live);
   void retire(FlowMap<LiveFlow>::iterator flow, TimePoint now);
-  void seen(const abi::flow_key& flow, LiveFlow& live, TimePoint now);
+  void not_known(const abi::flow_key& flow, const sys::SocketInfo& socket);
+  void seen(FlowMap<LiveFlow>::iterator flow, TimePoint now);
+  bool settle_adopted(FlowMap<LiveFlow>::iterator flow, TimePoint now);
+  void announce_all(TimePoint now);
   void tell_gone();
   void sweep(TimePoint now);
   [[nodiscard]] std::chrono::milliseconds retention() const;
@@ -60,12 +77,16 @@ class Flows {
   Tombstones& tombstones_;
   Answers& answers_;
   Counters& counters_;
+  Delivering delivering_;
   FlowMap<LiveFlow> live_;
   std::deque<Ended> ended_;    ///< not yet told to the switch
   std::deque<Ended> retired_;  ///< tombstones without a connection, oldest first
   std::uint64_t census_ = 0;
   TimePoint next_census_;
   TimePoint next_gone_;
+  TimePoint next_announcement_;
+  TimePoint announcing_until_;
+  std::chrono::milliseconds announce_pause_{0};
 };
 
 }  // namespace tcpmig::agent

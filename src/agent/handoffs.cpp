@@ -37,9 +37,8 @@ void close_silently(sys::UniqueFd fd) noexcept {
 
 }  // namespace
 
-Handoffs::Handoffs(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-                   Tombstones& tombstones, Counters& counters)
-    : diag_(diag), tombstones_(tombstones), counters_(counters) {
+Handoffs::Handoffs(const config::Config& config, const config::Node& self, Counters& counters)
+    : counters_(counters) {
   for (const config::Pool& pool : config.pools)
     for (const config::PoolServer& server : pool.servers)
       if (server.node_id == self.id && !server.handoff.empty())
@@ -66,24 +65,14 @@ void Handoffs::give(std::uint16_t port, int fd, const std::string& note) {
 
 std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
   const std::uint16_t port = ntohs(arrival.commit.target_port);
-  const control::Generation generation = ntohl(arrival.commit.generation);
   const sys::Endpoint local = local_of(arrival.flow, port);
   try {
     connection(port);
   } catch (const std::system_error& error) {
     return Refusal{abi::REASON_NO_LISTENER, static_cast<std::uint32_t>(error.code().value())};
   }
-  if (auto busy = end_old_socket(diag_, tombstones_, arrival, counters_)) return busy;
   const auto snapshot = control::to_snapshot(arrival.commit, arrival.received, local);
   if (!snapshot) return Refusal{abi::REASON_UNSUPPORTED};
-  switch (tombstones_.claim(arrival.flow, arrival.commit).what) {
-    case abi::TOMBSTONE_DONE:
-      break;
-    case abi::TOMBSTONE_FULL:
-      return Refusal{abi::REASON_TOMBSTONES_FULL};
-    default:
-      return Refusal{abi::REASON_STALE_GENERATION};
-  }
   sys::UniqueFd fd;
   try {
     fd = repair_resume(*snapshot, local);
@@ -91,11 +80,8 @@ std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
     ++counters_.handed_over;
     return std::nullopt;
   } catch (const std::system_error& error) {
-    const auto detail = static_cast<std::uint16_t>(error.code().value());
     if (fd) close_silently(std::move(fd));
-    tombstones_.settle(arrival.flow, generation, abi::TOMB_REFUSED, abi::REASON_KERNEL_REFUSED,
-                       detail);
-    return Refusal{abi::REASON_KERNEL_REFUSED, detail};
+    return Refusal{abi::REASON_KERNEL_REFUSED, static_cast<std::uint32_t>(error.code().value())};
   }
 }
 

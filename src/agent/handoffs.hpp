@@ -11,12 +11,11 @@ namespace tcpmig::agent {
 /// that the pool server names. Needs neither a listener nor the kfunc.
 class Handoffs {
  public:
-  Handoffs(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-           Tombstones& tombstones, Counters& counters);
+  Handoffs(const config::Config& config, const config::Node& self, Counters& counters);
 
   /// Is this port one of those?
   [[nodiscard]] bool serves(std::uint16_t port) const { return paths_.contains(port); }
-  /// Claims, restores, gives away. The connection exists afterwards, unless there is a refusal.
+  /// Restores and gives away; the tombstone is claimed. The connection exists afterwards, unless there is a refusal.
   std::optional<Refusal> open(const Arrival& arrival);
 
  private:
@@ -24,8 +23,6 @@ class Handoffs {
   int connection(std::uint16_t port);
   void give(std::uint16_t port, int fd, const std::string& note);
 
-  sys::SockDiag& diag_;
-  Tombstones& tombstones_;
   Counters& counters_;
   std::map<std::uint16_t, std::string> paths_;
   std::map<std::uint16_t, sys::UniqueFd> connections_;

@@ -2,11 +2,13 @@
 #include "agent/openings.hpp"
 
 #include <arpa/inet.h>
-#include <linux/bpf.h>  // the TCP states
 
 #include <algorithm>
+#include <cerrno>
+#include <system_error>
 #include <utility>
 
+#include "agent/guarded.hpp"
 #include "agent/segments.hpp"
 #include "conn/segment.hpp"
 
@@ -18,6 +20,7 @@ using std::chrono::microseconds;
 constexpr std::size_t kOpening = 1024;  // first segment: fits any window
 constexpr std::size_t kChunkMost = 16'384;
 constexpr std::size_t kChunkLeast = 512;
+constexpr std::size_t kReceivedMost = std::size_t{2} * abi::WIRE_SNAPSHOT_MAX;
 constexpr std::size_t kUnread = 49'152;  // the child's first window is at most about 64 KB
 constexpr microseconds kPauseLeast{200};
 constexpr microseconds kPauseMost{20'000};
@@ -36,6 +39,24 @@ abi::pending_resume attributes_of(const abi::wire_header& commit) {
   resume.rcv_wscale = commit.rcv_wscale;
   return resume;
 }
+
+/// What the next segment of a flow on the TUN is resumed with: there as long as this lives. The program takes it out; where it does not
+/// run, nobody else may find it later.
+class Pending {
+ public:
+  Pending(int map, const Arrival& arrival) : map_(map), flow_(arrival.flow) {
+    sys::map_update(map_, flow_, attributes_of(arrival.commit));
+  }
+  ~Pending() {
+    guarded("forget a pending resume", [&] { sys::map_delete(map_, flow_); });
+  }
+  Pending(const Pending&) = delete;
+  Pending& operator=(const Pending&) = delete;
+
+ private:
+  int map_;
+  abi::flow_key flow_;
+};
 
 sys::Endpoint local_end(const Arrival& arrival) {
   return local_of(arrival.flow, ntohs(arrival.commit.target_port));
@@ -75,29 +96,27 @@ void Openings::inject(std::span<const std::byte> packet) {
 std::optional<Refusal> Openings::write_opening(const Arrival& arrival, std::size_t first) {
   const control::Generation generation = ntohl(arrival.commit.generation);
   const bool whole = first == arrival.received.size();
-  sys::map_update(pending_map_, arrival.flow, attributes_of(arrival.commit));
   const Bytes segment = opening_segment(arrival.commit, first_seq(arrival),
                                         piece(arrival, 0, first), whole && ends_with_fin(arrival));
-  inject(client_of(arrival.flow), local_end(arrival), segment);
-  // The write has run the program already. What it left behind was dropped on the way to it.
-  sys::map_delete(pending_map_, arrival.flow);
+  const std::uint64_t not_taken = counters_.tun_full;
+  {
+    const Pending pending(pending_map_, arrival);
+    inject(client_of(arrival.flow), local_end(arrival), segment);  // the write runs the program
+  }
+  if (counters_.tun_full != not_taken) return Refusal{abi::REASON_KERNEL_REFUSED, ENOBUFS};
   const auto tombstone = tombstones_.find(arrival.flow);
   if (tombstone && tombstone->generation == generation && tombstone->state == abi::TOMB_REFUSED)
     return Refusal{static_cast<abi::wire_reason>(tombstone->reason), tombstone->detail};
   return std::nullopt;
 }
 
+std::uint32_t Openings::paced(const Arrival& arrival) {
+  return arrival.received.size() > kOpening ? static_cast<std::uint32_t>(arrival.received.size())
+                                            : 0;
+}
+
 std::optional<Refusal> Openings::open(Arrival arrival, TimePoint now) {
   if (arrival.received.empty()) return Refusal{abi::REASON_UNSUPPORTED};
-  if (auto busy = end_old_socket(diag_, tombstones_, arrival, counters_)) return busy;
-  switch (tombstones_.claim(arrival.flow, arrival.commit).what) {
-    case abi::TOMBSTONE_DONE:
-      break;
-    case abi::TOMBSTONE_FULL:
-      return Refusal{abi::REASON_TOMBSTONES_FULL};
-    default:
-      return Refusal{abi::REASON_STALE_GENERATION};
-  }
   ++counters_.through_tun;
   const std::size_t first = std::min(kOpening, arrival.received.size());
   if (auto refusal = write_opening(arrival, first)) return refusal;
@@ -119,10 +138,40 @@ void Openings::take_up(Arrival arrival, TimePoint now) {
               .deadline = now + kPatience};
 }
 
-bool Openings::begin(const abi::flow_key& flow, TimePoint now) {
+bool Openings::begin(const abi::flow_key& flow, control::Generation generation, TimePoint now) {
   const auto found = deliveries_.find(flow);
   if (found == deliveries_.end()) return false;
+  if (ntohl(found->second.arrival.commit.generation) != generation) {  // of an earlier transfer
+    deliveries_.erase(found);
+    return false;
+  }
   found->second.next = now;
+  return true;
+}
+
+void Openings::forget(const abi::flow_key& flow, control::Generation generation) {
+  const auto found = deliveries_.find(flow);
+  if (found != deliveries_.end() &&
+      !control::newer(ntohl(found->second.arrival.commit.generation), generation))
+    deliveries_.erase(found);
+}
+
+bool Openings::append(const abi::flow_key& flow, control::Generation generation,
+                      std::span<const std::byte> segment) {
+  const auto found = deliveries_.find(flow);
+  const auto data = data_of(segment);
+  if (found == deliveries_.end() || !data) return false;
+  Arrival& arrival = found->second.arrival;
+  const std::uint32_t next = ntohl(arrival.commit.rcv_nxt);
+  const std::uint32_t present = next - data->seq;  // bytes of it that are there already
+  if (ntohl(arrival.commit.generation) != generation || ends_with_fin(arrival) ||
+      present > arrival.received.size())
+    return false;
+  if (present >= data->bytes.size()) return true;  // a repeat
+  const auto fresh = data->bytes.subspan(present);
+  if (arrival.received.size() + fresh.size() > kReceivedMost) return false;
+  arrival.received.insert(arrival.received.end(), fresh.begin(), fresh.end());
+  arrival.commit.rcv_nxt = htonl(next + static_cast<std::uint32_t>(fresh.size()));
   return true;
 }
 
@@ -140,8 +189,18 @@ bool Openings::inject_chunk(const Delivery& delivery, const ::tcp_info& child) {
   return inject(client_of(arrival.flow), local_end(arrival), segment);
 }
 
+/// For the client what is missing is acknowledged: a connection without it must not live on.
+void Openings::give_up(const Delivery& delivery) {
+  ++counters_.stalled;
+  const Arrival& arrival = delivery.arrival;
+  guarded("end a connection", [&] { diag_.destroy(local_end(arrival), client_of(arrival.flow)); });
+}
+
 bool Openings::deliver(Delivery& delivery, TimePoint now) {
   const Arrival& arrival = delivery.arrival;
+  // The socket of this four-tuple may be that of a newer transfer, which the program has opened.
+  const auto tombstone = tombstones_.find(arrival.flow);
+  if (!tombstone || tombstone->generation != ntohl(arrival.commit.generation)) return true;
   std::size_t before = 0;
   for (bool injected = false;; injected = true) {
     const auto child = diag_.find(local_end(arrival), client_of(arrival.flow), true);
@@ -149,8 +208,7 @@ bool Openings::deliver(Delivery& delivery, TimePoint now) {
     const auto received = static_cast<std::size_t>(child->tcp->tcpi_bytes_received);
     if (received >= arrival.received.size()) return true;
     if (now > delivery.deadline) {
-      ++counters_.stalled;
-      diag_.destroy(local_end(arrival), client_of(arrival.flow));
+      give_up(delivery);
       return true;
     }
     if (injected && received == before)
@@ -174,27 +232,29 @@ TimePoint Openings::due() const {
 
 void Openings::run(TimePoint now) {
   std::vector<abi::flow_key> complete;
-  for (auto& [flow, delivery] : deliveries_)
-    if (delivery.next <= now && deliver(delivery, now)) complete.push_back(flow);
+  for (auto& [flow, delivery] : deliveries_) {
+    if (delivery.next > now) continue;
+    bool done = false;
+    if (!guarded("deliver", [&, &one = delivery] { done = deliver(one, now); })) {
+      give_up(delivery);
+      done = true;
+    }
+    if (done) complete.push_back(flow);
+  }
   for (const abi::flow_key& flow : complete) {
     deliveries_.erase(flow);
-    complete_(flow);
+    guarded("end a delivery", [&] { complete_(flow); });
   }
 }
 
-std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Tombstones& tombstones,
-                                      const Arrival& arrival, Counters& counters) {
-  const auto local = local_end(arrival);
-  const auto client = client_of(arrival.flow);
-  const auto socket = diag.find(local, client);
-  if (!socket) return std::nullopt;
-  const auto tombstone = tombstones.find(arrival.flow);
-  const bool old =
-      tombstone && control::newer(ntohl(arrival.commit.generation), tombstone->generation);
-  if (socket->state != BPF_TCP_TIME_WAIT && !old)
-    return Refusal{abi::REASON_TUPLE_BUSY, socket->state};
-  if (diag.destroy(local, client)) ++counters.old_sockets_ended;
-  return std::nullopt;
+std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Arrival& arrival,
+                                      Counters& counters) {
+  try {
+    if (diag.destroy(local_end(arrival), client_of(arrival.flow))) ++counters.old_sockets_ended;
+    return std::nullopt;
+  } catch (const std::system_error& error) {
+    return Refusal{abi::REASON_TUPLE_BUSY, static_cast<std::uint32_t>(error.code().value())};
+  }
 }
 
 }  // namespace tcpmig::agent

@@ -27,7 +27,7 @@ class Openings {
   /// Everything that was received is in the child, or nothing more will be: it may be told, what is held may follow.
   using Complete = std::function<void(const abi::flow_key&)>;
 
-  Openings(sys::Tun& tun, sys::SockDiag& diag, Tombstones& tombstones, int pending_map,
+  Openings(sys::Tun& tun, sys::SockDiag& diag, const Tombstones& tombstones, int pending_map,
            Counters& counters, Complete complete)
       : tun_(tun),
         diag_(diag),
@@ -36,14 +36,21 @@ class Openings {
         counters_(counters),
         complete_(std::move(complete)) {}
 
-  /// Claims the tombstone and writes the opening segment. The child is there then, unless the backlog was full: to be looked for.
+  /// Writes the opening segment of a transfer whose tombstone is claimed. The child is there then, unless the backlog was full: to
+  /// be looked for.
   std::optional<Refusal> open(Arrival arrival, TimePoint now);
+  /// Bytes that the child will have received when everything is delivered; 0: the opening segment carries them all.
+  [[nodiscard]] static std::uint32_t paced(const Arrival& arrival);
   /// A former run opened it and did not get to its end: goes on where the child stands.
   void take_up(Arrival arrival, TimePoint now);
-  /// The child of a flow has been seen. True: there is more to deliver, and Complete will be called; false: it is complete.
-  bool begin(const abi::flow_key& flow, TimePoint now);
-  /// Forgets what is left of a flow: its child did not come.
-  void forget(const abi::flow_key& flow) { deliveries_.erase(flow); }
+  /// The child of a transfer has been seen. True: there is more to deliver, and Complete will be called; false: it is complete.
+  bool begin(const abi::flow_key& flow, control::Generation generation, TimePoint now);
+  /// More bytes that the client will not send again, for a transfer that is still being delivered. False: nothing is, or they do not
+  /// follow what is there.
+  bool append(const abi::flow_key& flow, control::Generation generation,
+              std::span<const std::byte> segment);
+  /// Forgets what is left of this transfer, or of an older one: its child did not come, or there is a newer one.
+  void forget(const abi::flow_key& flow, control::Generation generation);
   [[nodiscard]] bool has(const abi::flow_key& flow) const { return deliveries_.contains(flow); }
   [[nodiscard]] std::size_t under_way() const noexcept { return deliveries_.size(); }
 
@@ -67,21 +74,23 @@ class Openings {
     TimePoint deadline;
   };
   std::optional<Refusal> write_opening(const Arrival& arrival, std::size_t first);
+  void give_up(const Delivery& delivery);
   /// True: done with it, one way or the other.
   bool deliver(Delivery& delivery, TimePoint now);
   bool inject_chunk(const Delivery& delivery, const ::tcp_info& child);
 
   sys::Tun& tun_;
   sys::SockDiag& diag_;
-  Tombstones& tombstones_;
+  const Tombstones& tombstones_;
   int pending_map_;
   Counters& counters_;
   Complete complete_;
   FlowMap<Delivery> deliveries_;
 };
 
-/// Ends a socket of an earlier connection with the four-tuple of this transfer. A refusal when there is one that is not known to be old.
-std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Tombstones& tombstones,
-                                      const Arrival& arrival, Counters& counters);
+/// Ends what has the four-tuple of this transfer: a socket of an earlier connection, for this one is not open yet, and only transfers make
+/// sockets with addresses of our block. A refusal when the kernel does not end it.
+std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Arrival& arrival,
+                                      Counters& counters);
 
 }  // namespace tcpmig::agent

@@ -25,6 +25,10 @@ class Programs {
   ~Programs();
 
   [[nodiscard]] bool has_kernel_resume() const noexcept;
+  /// Also that the host lets it work: without SYN cookies the kfunc succeeds, and then the kernel answers RST.
+  [[nodiscard]] bool can_resume() const noexcept { return has_kernel_resume() && syncookies_; }
+  /// Looks at net.ipv4.tcp_syncookies again, and tells the programs. False: it is as it was.
+  bool look_at_syncookies();
   /// Why there is none; empty = there is.
   [[nodiscard]] const std::string& missing() const noexcept { return missing_; }
 
@@ -32,7 +36,7 @@ class Programs {
   void configure(const control::Secret& secret, int tun);
   /// Returns how ("tcx" or "clsact"). Again after that: puts back what somebody removed.
   std::string attach(int interface, int tun);
-  [[nodiscard]] bool is_attached(int interface) const;
+  [[nodiscard]] bool is_attached(int interface, int tun) const;
   /// Detaches from the interface; `pins` may have been made by a former run.
   static void detach(int interface, const sys::PinDirectory& pins);
 
@@ -56,6 +60,7 @@ class Programs {
   std::unique_ptr<Skeletons> skeletons_;
   std::unique_ptr<ring_buffer, void (*)(ring_buffer*)> events_;
   std::string missing_;
+  bool syncookies_ = true;
   std::vector<abi::node_event> waiting_;
 };
 

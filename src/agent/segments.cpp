@@ -85,8 +85,15 @@ bool set_acknowledgement(std::span<std::byte> segment, std::uint32_t ack) {
   return true;
 }
 
-std::optional<abi::flow_key> flow_of_packet(std::span<const std::byte> packet) {
-  abi::flow_key flow{};
+std::optional<SegmentData> data_of(std::span<const std::byte> segment) {
+  const auto tcp = get<tcphdr>(segment);
+  if (!tcp || tcp->doff * 4U < sizeof *tcp || tcp->doff * 4U > segment.size()) return std::nullopt;
+  return SegmentData{ntohl(tcp->seq), segment.subspan(tcp->doff * 4U)};
+}
+
+std::optional<StrayPacket> parse_stray(std::span<const std::byte> packet) {
+  StrayPacket stray;
+  abi::flow_key& flow = stray.flow;
   std::size_t l4 = sizeof(ip6_hdr);
   if (const auto ip = get<iphdr>(packet); ip && ip->version == 4) {
     if (ip->protocol != IPPROTO_TCP || ip->ihl < 5) return std::nullopt;
@@ -104,7 +111,8 @@ std::optional<abi::flow_key> flow_of_packet(std::span<const std::byte> packet) {
   const auto tcp = get<tcphdr>(packet, l4);
   if (!tcp) return std::nullopt;
   flow.client_port = tcp->source;
-  return flow;
+  stray.seq = ntohl(tcp->seq);
+  return stray;
 }
 
 }  // namespace tcpmig::agent

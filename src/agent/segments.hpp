@@ -20,7 +20,20 @@ Bytes further_segment(const abi::wire_header& commit, std::uint32_t seq, std::ui
 /// Puts in the acknowledgement number that a former owner could not know (WIRE_FLAG_CRAFTED). False: no TCP header.
 bool set_acknowledgement(std::span<std::byte> segment, std::uint32_t ack);
 
-/// The flow that a packet belongs to which the guard gave to the TUN. nullopt: not TCP.
-std::optional<abi::flow_key> flow_of_packet(std::span<const std::byte> packet);
+/// What a segment brings.
+struct SegmentData {
+  std::uint32_t seq = 0;
+  std::span<const std::byte> bytes;
+};
+/// nullopt: no TCP header.
+std::optional<SegmentData> data_of(std::span<const std::byte> segment);
+
+/// A packet that the guard gave to the TUN.
+struct StrayPacket {
+  abi::flow_key flow{};
+  std::uint32_t seq = 0;
+};
+/// nullopt: not TCP.
+std::optional<StrayPacket> parse_stray(std::span<const std::byte> packet);
 
 }  // namespace tcpmig::agent

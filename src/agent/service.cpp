@@ -9,7 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/findings.hpp"
+#include "agent/guarded.hpp"
 #include "agent/segments.hpp"
+#include "sys/errors.hpp"
 
 namespace tcpmig::agent {
 namespace {
@@ -18,7 +20,7 @@ using std::chrono::milliseconds;
 
 constexpr const char* kTunName = "tcpmig0";
 constexpr milliseconds kTick{5};
-constexpr milliseconds kLoadPause{100};
+constexpr milliseconds kLoadPause = control::Heartbeat::kPause;
 constexpr milliseconds kCarePause{1'000};
 constexpr int kPacketBatch = 64;
 constexpr std::size_t kPacketMax = 65'536;
@@ -34,8 +36,8 @@ control::NodeNetwork set_up_network(const config::Config& config, const config::
 int index_of(sys::Netlink& netlink, const std::string& name) {
   const auto link = netlink.find_link(name);
   if (!link)
-    throw std::runtime_error("there is no interface " + name +
-                             ": correct `interface` of this [[node]]");
+    throw sys::WrongSetup("there is no interface " + name +
+                          ": correct `interface` of this [[node]]");
   return link->index;
 }
 
@@ -46,24 +48,30 @@ Service::Service(const config::Config& config, const config::Node& self)
       self_(self),
       secret_(control::Secret::load(config.secret_file)),
       port_(config, self, secret_, counters_),
-      opener_(secret_, self.id),
+      opener_(secret_, config, self.id),
       pins_(config.paths(self.name).pins("agent")),
       ledger_(config.paths(self.name).ledger("agent"), netlink_),
       network_(set_up_network(config, self, ledger_, netlink_)),
+      heartbeat_(network_),
       programs_(config, self, pins_),
       tun_(kTunName),
       tombstones_(programs_.tombstones()),
       answers_(port_, config, self, network_, counters_),
       held_({config.limits.hold_packets, config.limits.hold_bytes, config.timeouts.hold}),
+      orphans_(2 * config.timeouts.transfer + config.timeouts.hold),
       assembly_(config.timeouts.transfer),
       confirmations_(
-          diag_, counters_,
-          [this](const Opened& opened, const sys::SocketInfo&) { child_found(opened); },
-          [this](const Opened& opened) { child_absent(opened); }),
+          diag_, counters_, config.timeouts.transfer / 2,
+          [this](const Opened& opened, const sys::SocketInfo& child) {
+            child_found(opened, child);
+          },
+          [this](const Opened& opened, bool backlog_full) { child_absent(opened, backlog_full); }),
       openings_(tun_, diag_, tombstones_, programs_.pending_map(), counters_,
                 [this](const abi::flow_key& flow) { delivered(flow); }),
-      handoffs_(config, self, diag_, tombstones_, counters_),
-      flows_(config, self, diag_, tombstones_, answers_, counters_, Clock::now()),
+      handoffs_(config, self, counters_),
+      flows_(
+          config, self, diag_, tombstones_, answers_, counters_,
+          [this](const abi::flow_key& flow) { return openings_.has(flow); }, Clock::now()),
       interface_(index_of(netlink_, self.interface)),
       next_tick_(Clock::now()),
       next_load_(next_tick_),
@@ -78,6 +86,7 @@ Service::Service(const config::Config& config, const config::Node& self)
                           finding.fix);
   for (const std::string& warning : warnings_) spdlog::warn("{}", warning);
   programs_.configure(secret_, tun_.ifindex());
+  watch_syncookies();
   attached_ = programs_.attach(interface_, tun_.ifindex());
 }
 
@@ -86,21 +95,29 @@ void Service::on_tun() {
   for (int i = 0; i < kPacketBatch; ++i) {
     const auto got = ::read(tun_.fd(), buffer.data(), buffer.size());
     if (got <= 0) return;
-    on_packet(Bytes(buffer.begin(), buffer.begin() + got));
+    guarded("stray packet", [&] { on_packet(Bytes(buffer.begin(), buffer.begin() + got)); });
   }
 }
 
 /// A packet that had no socket. Its connection may have come since, or be on its way.
 void Service::on_packet(Bytes packet) {
-  const auto flow = flow_of_packet(packet);
-  if (!flow) return;  // the kernel's own IPv6 housekeeping
-  const auto tombstone = tombstones_.find(*flow);
-  if (tombstone && tombstone->state == abi::TOMB_CONFIRMED && !openings_.has(*flow)) {
+  const auto stray = parse_stray(packet);
+  if (!stray) return;  // the kernel's own IPv6 housekeeping
+  const abi::flow_key& flow = stray->flow;
+  const auto tombstone = tombstones_.find(flow);
+  if (tombstone && tombstone->state == abi::TOMB_CONFIRMED && !openings_.has(flow)) {
     openings_.inject(packet);
     ++counters_.replayed;
     return;
   }
-  if (held_.add(*flow, std::move(packet), Clock::now()))
+  const TimePoint now = Clock::now();
+  const bool pending = assembly_.has(flow) || (tombstone && tombstone->state == abi::TOMB_OPENING);
+  if (!pending && orphans_.overdue(flow, stray->seq, now)) {
+    openings_.inject(packet);  // there is no socket: the kernel answers as TCP does
+    ++counters_.orphans_reset;
+    return;
+  }
+  if (held_.add(flow, std::move(packet), now))
     ++counters_.held;
   else
     ++counters_.hold_full;
@@ -126,7 +143,10 @@ void Service::tick(TimePoint now) {
   }
   for (const Assembly::Gap& gap : assembly_.expire(now)) {
     ++counters_.incomplete;
-    answers_.refused(gap.commit, gap.from, abi::REASON_INCOMPLETE);
+    guarded("refuse", [&] {
+      refuse_unopened(flow_of(config_, self_.id, gap.commit), gap.commit, gap.from,
+                      {abi::REASON_INCOMPLETE, 0});
+    });
   }
   counters_.hold_expired += held_.expire(now);
   // A server that reads slowly: the child exists, and the dispatcher shall not wait for the last byte.
@@ -135,17 +155,27 @@ void Service::tick(TimePoint now) {
     if (now - opened.when > config_.timeouts.transfer / 4) late.push_back(opened);
   for (const Opened& opened : late) {
     unconfirmed_.erase(opened.flow);
-    confirm(opened);
+    guarded("confirm", [&] { confirm(opened); });
   }
+}
+
+void Service::watch_syncookies() {
+  if (!programs_.has_kernel_resume() || !programs_.look_at_syncookies()) return;
+  if (programs_.can_resume())
+    spdlog::info("net.ipv4.tcp_syncookies is on: transfers are opened again");
+  else
+    spdlog::warn("net.ipv4.tcp_syncookies = 0: transfers to stock servers are refused");
 }
 
 /// What somebody else may have undone, and what was missed.
 void Service::keep_attached(TimePoint now) {
   next_care_ = now + kCarePause;
-  if (!programs_.is_attached(interface_)) {
-    spdlog::warn("programs were detached from {}: attaching them again", self_.interface);
+  if (!programs_.is_attached(interface_, tun_.ifindex())) {
+    spdlog::warn("programs were detached from {} or {}: attaching them again", self_.interface,
+                 tun_.name());
     attached_ = programs_.attach(interface_, tun_.ifindex());
   }
+  watch_syncookies();
   const std::uint64_t lost = programs_.counters()[abi::ND_EVENT_LOST];
   if (lost != events_lost_) flows_.adopt(now);
   events_lost_ = lost;
@@ -158,12 +188,13 @@ void Service::run(TimePoint now) {
     next_tick_ = now + kTick;
     tick(now);
   }
-  flows_.run(now);
+  guarded("census", [&] { flows_.run(now); });
   if (now >= next_load_) {
     next_load_ = now + kLoadPause;
     answers_.load(static_cast<std::uint32_t>(flows_.live()));
+    answers_.heartbeat(heartbeat_);
   }
-  if (now >= next_care_) keep_attached(now);
+  if (now >= next_care_) guarded("care", [&] { keep_attached(now); });
 }
 
 nlohmann::json Service::status() const {
@@ -180,8 +211,9 @@ nlohmann::json Service::status() const {
           {"node", self_.name},
           {"pid", ::getpid()},
           {"ready", true},
-          {"kfunc", programs_.has_kernel_resume()},
+          {"kfunc", programs_.can_resume()},
           {"attached", attached_},
+          {"switch_heard", heartbeat_.heard(Clock::now())},
           {"live", flows_.live()},
           {"tombstones", flows_.tombstones()},
           {"held_packets", held_.packets()},

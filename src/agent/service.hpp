@@ -10,6 +10,7 @@
 #include "agent/handoffs.hpp"
 #include "agent/held_packets.hpp"
 #include "agent/openings.hpp"
+#include "agent/orphans.hpp"
 #include "agent/programs.hpp"
 #include "agent/replay_window.hpp"
 #include "control/node_network.hpp"
@@ -54,21 +55,29 @@ class Service {
   void on_abort(const abi::flow_key& flow, const control::Incoming& message,
                 const sys::Endpoint& from);
   void on_segment(const abi::flow_key& flow, const control::Incoming& message);
+  void on_revoked(const abi::flow_key& flow, const abi::wire_header& header);
+  void on_heartbeat(const abi::wire_header& answer);
+  void announce(const abi::flow_key& flow, const abi::wire_header& commit);
   void open(Arrival arrival);
+  void open_claimed(Arrival arrival);
+  void go_on(Arrival arrival);
   // stray packets
   void on_packet(Bytes packet);
   // what follows
   void look_for_child(const Opened& opened);
-  void child_found(const Opened& opened);
-  void child_absent(const Opened& opened);
+  void child_found(const Opened& opened, const sys::SocketInfo& child);
+  void child_absent(const Opened& opened, bool backlog_full);
   void confirm(const Opened& opened);
   void refuse(const Opened& opened, Refusal refusal);
+  void refuse_unopened(const abi::flow_key& flow, const abi::wire_header& commit,
+                       const sys::Endpoint& from, Refusal refusal);
   void answer_again(const abi::flow_key& flow, const abi::tombstone& tombstone,
                     const abi::wire_header& question, const sys::Endpoint& from);
   void delivered(const abi::flow_key& flow);
   void replay(const abi::flow_key& flow);
   void tick(TimePoint now);
   void keep_attached(TimePoint now);
+  void watch_syncookies();
 
   const config::Config& config_;
   const config::Node& self_;
@@ -80,6 +89,7 @@ class Service {
   sys::Netlink netlink_;
   sys::Ledger ledger_;
   control::NodeNetwork network_;
+  control::Heartbeat heartbeat_;
   ReplayWindows replays_;
   Programs programs_;
   sys::Tun tun_;
@@ -87,6 +97,7 @@ class Service {
   Tombstones tombstones_;
   Answers answers_;
   HeldPackets held_;
+  Orphans orphans_;
   Assembly assembly_;
   Confirmations confirmations_;
   Openings openings_;

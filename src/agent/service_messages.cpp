@@ -2,6 +2,7 @@
 // The service's control messages: from a datagram to what it asks for.
 #include <arpa/inet.h>
 #include <endian.h>
+#include <spdlog/spdlog.h>
 
 #include "agent/segments.hpp"
 #include "agent/service.hpp"
@@ -27,6 +28,7 @@ void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoi
     return;
   }
   const abi::wire_header& header = message->header;
+  if (header.type == abi::WIRE_HEARTBEAT) return on_heartbeat(header);
   if (!names_a_flow(header)) {
     ++counters_.bad_datagrams;
     return;
@@ -44,6 +46,8 @@ void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoi
       return on_abort(flow, *message, from);
     case abi::WIRE_SEGMENT:
       return on_segment(flow, *message);
+    case abi::WIRE_REVOKED:
+      return on_revoked(flow, header);
     default:
       ++counters_.bad_datagrams;  // nothing that is said to an agent
   }
@@ -56,23 +60,26 @@ void Service::on_part(const abi::flow_key& flow, const control::Incoming& messag
   const control::Generation generation = ntohl(header.generation);
   const auto tombstone = tombstones_.find(flow);
   const bool known = tombstone && !control::newer(generation, tombstone->generation);
-  // A former run that did not get to the end of a transfer of several parts: they are put together once more.
-  const bool unfinished = known && tombstone->generation == generation &&
-                          tombstone->state == abi::TOMB_OPENING && ntohs(header.parts) > 1 &&
-                          !openings_.has(flow);
+  // Announced and not yet opened; or a former run that did not get to the end of a transfer of several parts: they are put together
+  // once more.
+  const bool unfinished =
+      known && tombstone->generation == generation &&
+      (tombstone->state == abi::TOMB_ANNOUNCED ||
+       (tombstone->state == abi::TOMB_OPENING && ntohs(header.parts) > 1 && !openings_.has(flow)));
   if (known && !unfinished) {
     if (commit) answer_again(flow, *tombstone, header, from);
     return;
   }
-  if (!handoffs_.serves(ntohs(header.target_port)) && !programs_.has_kernel_resume()) {
-    if (commit) answers_.refused(header, from, abi::REASON_NO_KFUNC);
+  if (!handoffs_.serves(ntohs(header.target_port)) && !programs_.can_resume()) {
+    if (commit) refuse_unopened(flow, header, from, {abi::REASON_NO_KFUNC, 0});
     return;
   }
+  if (commit && !known) announce(flow, header);
   auto arrival = assembly_.add(flow, message, from, Clock::now());
   if (arrival && *arrival) return open(std::move(**arrival));
   if (!arrival && arrival.error() == Assembly::Problem::kContradiction) ++counters_.bad_datagrams;
   if (!arrival && arrival.error() == Assembly::Problem::kTooMany && commit)
-    answers_.refused(header, from, abi::REASON_INCOMPLETE, ENOBUFS);
+    refuse_unopened(flow, header, from, {abi::REASON_INCOMPLETE, ENOBUFS});
 }
 
 void Service::on_abort(const abi::flow_key& flow, const control::Incoming& message,
@@ -96,11 +103,17 @@ void Service::on_abort(const abi::flow_key& flow, const control::Incoming& messa
 void Service::on_segment(const abi::flow_key& flow, const control::Incoming& message) {
   const auto tombstone = tombstones_.find(flow);
   const bool current = tombstone && tombstone->generation == ntohl(message.header.generation);
+  const bool crafted = (message.header.flags & abi::WIRE_FLAG_CRAFTED) != 0;
+  // Bytes that were acknowledged may not wait where they could expire: they belong to what is being delivered.
+  if (current && crafted && openings_.append(flow, tombstone->generation, message.payload)) {
+    ++counters_.late_segments;
+    return;
+  }
   const auto client = client_of(flow);
   const auto local = local_of(flow, current ? tombstone->target_port : 0);
   const auto child = current ? diag_.find(local, client, true) : std::nullopt;
   Bytes segment(message.payload.begin(), message.payload.end());
-  if (child && child->tcp && (message.header.flags & abi::WIRE_FLAG_CRAFTED) != 0)
+  if (child && child->tcp && crafted)
     set_acknowledgement(
         segment, tombstone->snd_nxt + static_cast<std::uint32_t>(child->tcp->tcpi_bytes_acked));
   const bool given =
@@ -110,6 +123,26 @@ void Service::on_segment(const abi::flow_key& flow, const control::Incoming& mes
         if (!held_.add(flow, {packet.begin(), packet.end()}, Clock::now())) ++counters_.hold_full;
       });
   ++(given ? counters_.late_segments : counters_.late_segments_dropped);
+}
+
+void Service::on_heartbeat(const abi::wire_header& answer) {
+  const TimePoint now = Clock::now();
+  const bool first = heartbeat_.boot() == 0;
+  if (!heartbeat_.answered(answer, now)) return;
+  if (!first)
+    spdlog::warn("the switch has lost its table: announcing {} live flows", flows_.live());
+  flows_.announce(now);
+}
+
+/// The flow has gone on to another owner: the socket here talks to nobody. What its end sends the switch drops. A switch
+/// that knows nothing (generation 0) may have lost its table: that ends no connection.
+void Service::on_revoked(const abi::flow_key& flow, const abi::wire_header& header) {
+  const control::Generation current = ntohl(header.generation);
+  const auto tombstone = tombstones_.find(flow);
+  if (header.sender != 0 || current == 0 || !tombstone ||
+      !control::newer(current, tombstone->generation))
+    return;
+  if (diag_.destroy(local_of(flow, tombstone->target_port), client_of(flow))) ++counters_.revoked;
 }
 
 }  // namespace tcpmig::agent

@@ -3,6 +3,9 @@
 #include <arpa/inet.h>
 #include <endian.h>
 
+#include <system_error>
+
+#include "agent/guarded.hpp"
 #include "agent/segments.hpp"
 #include "agent/service.hpp"
 #include "conn/segment.hpp"
@@ -31,7 +34,8 @@ Opened opened_here(const Arrival& arrival) {
 }  // namespace
 
 void Service::on_events() {
-  for (const abi::node_event& event : programs_.take_events()) on_event(event);
+  for (const abi::node_event& event : programs_.take_events())
+    guarded("event", [&] { on_event(event); });
 }
 
 void Service::on_event(const abi::node_event& event) {
@@ -42,7 +46,7 @@ void Service::on_event(const abi::node_event& event) {
       look_for_child(opened_by_program(event));
       return;
     case abi::EVENT_REFUSED:
-      if (reason == abi::REASON_KERNEL_REFUSED)  // after the claim: there is a tombstone
+      if (reason != abi::REASON_TOMBSTONES_FULL)  // all others have claimed theirs
         flows_.settled(event.flow, ntohl(event.header.generation), Clock::now());
       answers_.refused(event.header, from, reason, event.detail);
       return;
@@ -50,7 +54,8 @@ void Service::on_event(const abi::node_event& event) {
       if (const auto tombstone = tombstones_.find(event.flow))
         answer_again(event.flow, *tombstone, event.header, from);
       return;
-    case abi::EVENT_BUSY:  // the datagram itself is on its way to our socket
+    case abi::EVENT_ANNOUNCED:  // the datagram itself is on its way to our socket
+      flows_.settled(event.flow, ntohl(event.header.generation), Clock::now());
       return;
     case abi::EVENT_STRAY_SYN:
       flows_.stray_syn(event.flow, Clock::now());
@@ -58,22 +63,60 @@ void Service::on_event(const abi::node_event& event) {
   }
 }
 
+/// A COMMIT has come that we shall open: from now on early packets wait for it, whatever an earlier connection has left.
+void Service::announce(const abi::flow_key& flow, const abi::wire_header& commit) {
+  if (tombstones_.announce(flow, commit).what == abi::TOMBSTONE_DONE)
+    flows_.settled(flow, ntohl(commit.generation), Clock::now());
+}
+
 /// Parts are whole, or the tc program left it to us.
 void Service::open(Arrival arrival) {
-  const Opened opened = opened_here(arrival);
-  const std::uint16_t port = ntohs(arrival.commit.target_port);
   const auto tombstone = tombstones_.find(arrival.flow);
-  std::optional<Refusal> refusal;
   if (tombstone && tombstone->generation == ntohl(arrival.commit.generation)) {
-    openings_.take_up(std::move(arrival), Clock::now());  // a former run began it
-  } else if (handoffs_.serves(port)) {
-    refusal = handoffs_.open(arrival);
-    if (!refusal) {
-      openings_.inject_end(arrival);  // repair mode restores no FIN
-      return confirm(opened);
-    }
-  } else {
+    if (tombstone->state == abi::TOMB_OPENING) return go_on(std::move(arrival));
+    if (tombstone->state != abi::TOMB_ANNOUNCED)
+      return answer_again(arrival.flow, *tombstone, arrival.commit, arrival.from);
+  }
+  // While it is announced only: from the claim on a socket is no longer known to be of an earlier connection.
+  if (const auto busy = end_old_socket(diag_, arrival, counters_))
+    return refuse_unopened(arrival.flow, arrival.commit, arrival.from, *busy);
+  const bool handoff = handoffs_.serves(ntohs(arrival.commit.target_port));
+  const auto claimed =
+      tombstones_.claim(arrival.flow, arrival.commit, handoff ? 0 : Openings::paced(arrival));
+  switch (claimed.what) {
+    case abi::TOMBSTONE_DONE:
+      return open_claimed(std::move(arrival));
+    case abi::TOMBSTONE_OLD:  // forbidden meanwhile
+      return answer_again(arrival.flow, claimed.now, arrival.commit, arrival.from);
+    default:
+      return answers_.refused(arrival.commit, arrival.from, abi::REASON_TOMBSTONES_FULL);
+  }
+}
+
+/// A former run began it, and a child may be there.
+void Service::go_on(Arrival arrival) {
+  const Opened opened = opened_here(arrival);
+  // one that is handed over is whole before it is given away
+  if (!handoffs_.serves(ntohs(arrival.commit.target_port)))
+    openings_.take_up(std::move(arrival), Clock::now());
+  look_for_child(opened);
+}
+
+void Service::open_claimed(Arrival arrival) {
+  const Opened opened = opened_here(arrival);
+  openings_.forget(opened.flow, ntohl(arrival.commit.generation));
+  unconfirmed_.erase(opened.flow);
+  if (handoffs_.serves(ntohs(arrival.commit.target_port))) {
+    if (const auto refusal = handoffs_.open(arrival)) return refuse(opened, *refusal);
+    guarded("end of the client",
+            [&] { openings_.inject_end(arrival); });  // repair mode restores no FIN
+    return confirm(opened);
+  }
+  std::optional<Refusal> refusal;
+  try {
     refusal = openings_.open(std::move(arrival), Clock::now());
+  } catch (const std::system_error& error) {
+    refusal = {abi::REASON_KERNEL_REFUSED, static_cast<std::uint32_t>(error.code().value())};
   }
   if (refusal) return refuse(opened, *refusal);
   look_for_child(opened);
@@ -81,18 +124,25 @@ void Service::open(Arrival arrival) {
 
 void Service::look_for_child(const Opened& opened) { confirmations_.look(opened, Clock::now()); }
 
-void Service::child_found(const Opened& opened) {
+void Service::child_found(const Opened& opened, const sys::SocketInfo& child) {
   const TimePoint now = Clock::now();
-  if (!openings_.begin(opened.flow, now)) return confirm(opened);
+  const control::Generation generation = ntohl(opened.question.generation);
+  const auto tombstone = tombstones_.find(opened.flow);
+  // It was looked for long enough for the next transfer of the four-tuple to come: this is the next one's child.
+  if (tombstone && control::newer(tombstone->generation, generation))
+    return answer_again(opened.flow, *tombstone, opened.question, opened.from);
+  if (!openings_.begin(opened.flow, generation, now)) {
+    unconfirmed_.erase(opened.flow);
+    if (!tombstone || !flows_.end_if_cut_short(child, tombstone->received)) return confirm(opened);
+    return refuse(opened, {abi::REASON_KERNEL_REFUSED, 0});
+  }
   unconfirmed_.insert_or_assign(opened.flow, opened);
   openings_.run(now);
 }
 
-void Service::child_absent(const Opened& opened) {
-  openings_.forget(opened.flow);
-  const auto local = local_of(opened.flow, ntohs(opened.question.target_port));
-  refuse(opened,
-         {backlog_full(diag_, local) ? abi::REASON_BACKLOG_FULL : abi::REASON_KERNEL_REFUSED, 0});
+void Service::child_absent(const Opened& opened, bool backlog_full) {
+  openings_.forget(opened.flow, ntohl(opened.question.generation));
+  refuse(opened, {backlog_full ? abi::REASON_BACKLOG_FULL : abi::REASON_KERNEL_REFUSED, 0});
 }
 
 /// The child exists: tombstone first (from now on the kernel may answer for this flow), then the word, then what was held.
@@ -100,15 +150,16 @@ void Service::confirm(const Opened& opened) {
   const control::Generation generation = ntohl(opened.question.generation);
   const auto settled = tombstones_.settle(opened.flow, generation, abi::TOMB_CONFIRMED);
   const TimePoint now = Clock::now();
-  flows_.opened(opened.flow, {.generation = generation,
-                              .snd_nxt = settled.now.snd_nxt,
-                              .target_port = settled.now.target_port,
-                              .census = 0,
-                              .unsettled = false,
-                              .opened = now,
-                              .renewed = now});
+  if (settled.now.generation == generation)
+    flows_.opened(opened.flow, {.generation = generation,
+                                .target_port = settled.now.target_port,
+                                .census = 0,
+                                .unsettled = false,
+                                .opened = now,
+                                .renewed = now});
   answers_.resumed(opened.question, opened.from, opened.stamps);
   ++counters_.confirmed;
+  orphans_.forget(opened.flow);
   if (!openings_.has(opened.flow)) replay(opened.flow);
 }
 
@@ -118,12 +169,28 @@ void Service::refuse(const Opened& opened, Refusal refusal) {
   const auto settled = tombstones_.settle(
       opened.flow, generation, abort ? abi::TOMB_ABORTED : abi::TOMB_REFUSED,
       static_cast<std::uint8_t>(refusal.reason), static_cast<std::uint16_t>(refusal.detail));
-  if (settled.what != abi::TOMBSTONE_ABSENT) flows_.settled(opened.flow, generation, Clock::now());
+  if (settled.what != abi::TOMBSTONE_ABSENT)
+    flows_.settled(opened.flow, generation, Clock::now(), true);
   if (abort)
     answers_.aborted(opened.question, opened.from);
   else
     answers_.refused(opened.question, opened.from, refusal.reason, refusal.detail,
                      settled.now.generation);
+}
+
+/// Before it is opened. A refusal is final for its generation: the tombstone says so first, so that a late repeat is answered alike
+/// and never opened, when the dispatcher has long gone to another server.
+void Service::refuse_unopened(const abi::flow_key& flow, const abi::wire_header& commit,
+                              const sys::Endpoint& from, Refusal refusal) {
+  const auto claimed = tombstones_.claim(flow, commit, 0);
+  switch (claimed.what) {
+    case abi::TOMBSTONE_DONE:
+      return refuse({flow, commit, from, {}, Clock::now()}, refusal);
+    case abi::TOMBSTONE_OLD:
+      return answer_again(flow, claimed.now, commit, from);
+    default:
+      return answers_.refused(commit, from, abi::REASON_TOMBSTONES_FULL);
+  }
 }
 
 /// What was answered to this generation before, again.
@@ -144,7 +211,9 @@ void Service::answer_again(const abi::flow_key& flow, const abi::tombstone& tomb
       Opened opened{flow, question, from, {question.switch_ns, 0, 0}, Clock::now()};
       opened.question.target_port = htons(tombstone.target_port);
       const auto delivering = unconfirmed_.find(flow);
-      if (delivering == unconfirmed_.end()) return look_for_child(opened);
+      if (delivering == unconfirmed_.end() ||
+          delivering->second.question.generation != question.generation)
+        return look_for_child(opened);
       opened.stamps = delivering->second.stamps;
       opened.when = delivering->second.when;
       delivering->second = opened;
@@ -161,7 +230,7 @@ void Service::answer_again(const abi::flow_key& flow, const abi::tombstone& tomb
                                   : static_cast<abi::wire_reason>(tombstone.reason),
                               tombstone.detail, tombstone.generation);
     default:
-      return;  // being swept
+      return;  // announced: the answer comes when it has been opened; or being swept
   }
 }
 

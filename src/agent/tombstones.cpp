@@ -36,11 +36,23 @@ Tombstones::Outcome Tombstones::change(abi::tombstone_request request) {
   return {static_cast<abi::tombstone_outcome>(request.outcome), request.now};
 }
 
-Tombstones::Outcome Tombstones::claim(const abi::flow_key& flow, const abi::wire_header& commit) {
-  auto request = request_for(flow, ntohl(commit.generation), abi::TOMBSTONE_CLAIM);
+Tombstones::Outcome Tombstones::begin(const abi::flow_key& flow, const abi::wire_header& commit,
+                                      abi::tombstone_verb verb, std::uint32_t received) {
+  auto request = request_for(flow, ntohl(commit.generation), verb);
+  request.received = received;
   request.snd_nxt = ntohl(commit.snd_nxt);
   request.target_port = ntohs(commit.target_port);
   return change(request);
+}
+
+Tombstones::Outcome Tombstones::announce(const abi::flow_key& flow,
+                                         const abi::wire_header& commit) {
+  return begin(flow, commit, abi::TOMBSTONE_ANNOUNCE, 0);
+}
+
+Tombstones::Outcome Tombstones::claim(const abi::flow_key& flow, const abi::wire_header& commit,
+                                      std::uint32_t received) {
+  return begin(flow, commit, abi::TOMBSTONE_CLAIM, received);
 }
 
 Tombstones::Outcome Tombstones::settle(const abi::flow_key& flow, control::Generation generation,

@@ -14,7 +14,11 @@ namespace tcpmig::agent {
 class Tombstones {
  public:
   /// Neither descriptor is owned.
-  Tombstones(int map_fd, int program_fd) : map_fd_(map_fd), program_fd_(program_fd) {}
+  Tombstones(int map_fd, int program_fd, std::uint32_t capacity)
+      : map_fd_(map_fd), program_fd_(program_fd), capacity_(capacity) {}
+
+  /// How many fit: that of an adopted map may be another than limits.tombstones says.
+  [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
 
   [[nodiscard]] std::optional<abi::tombstone> find(const abi::flow_key& flow) const;
   template <typename Visit>
@@ -26,8 +30,11 @@ class Tombstones {
     abi::tombstone_outcome what = abi::TOMBSTONE_ABSENT;
     abi::tombstone now{};  ///< what stands there afterwards
   };
-  /// This transfer is about to be opened by us: after that nobody else opens it.
-  Outcome claim(const abi::flow_key& flow, const abi::wire_header& commit);
+  /// Its COMMIT has come, and we shall open it: until then whatever is left of an earlier connection must not answer. (Where the
+  /// kernel resume is loaded, its program has done so before us.)
+  Outcome announce(const abi::flow_key& flow, const abi::wire_header& commit);
+  /// This transfer is about to be opened by us: after that nobody else opens it. `received`: bytes of a paced delivery, else 0.
+  Outcome claim(const abi::flow_key& flow, const abi::wire_header& commit, std::uint32_t received);
   /// OPENING -> state.
   Outcome settle(const abi::flow_key& flow, control::Generation generation,
                  abi::tombstone_state state, std::uint8_t reason = 0, std::uint16_t detail = 0);
@@ -37,9 +44,12 @@ class Tombstones {
   bool sweep(const abi::flow_key& flow, control::Generation generation);
 
  private:
+  Outcome begin(const abi::flow_key& flow, const abi::wire_header& commit, abi::tombstone_verb verb,
+                std::uint32_t received);
   Outcome change(abi::tombstone_request request);
   int map_fd_;
   int program_fd_;
+  std::uint32_t capacity_;
 };
 
 }  // namespace tcpmig::agent

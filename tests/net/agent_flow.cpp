@@ -6,64 +6,11 @@
 
 #include <algorithm>
 
-#include "agent_world.hpp"
+#include "agent_steps.hpp"
 #include "catch.hpp"
 
 using namespace agent_test;
 using namespace tcpmig;
-
-namespace {
-
-const std::string kRequest = "GET / HTTP/1.1\r\n\r\n";
-const auto kNext = 5'000 + static_cast<std::uint32_t>(kRequest.size());
-
-struct Opened {
-  UniqueFd listener;
-  UniqueFd connection;
-};
-
-UniqueFd open_one(World& world, const UniqueFd& listener, const Endpoint& client,
-                  std::uint32_t generation = 1000) {
-  world.transfer(transfer_of(client, generation), snapshot_of(client, bytes_of(kRequest)));
-  UniqueFd connection = accepted(listener);
-  REQUIRE(connection);
-  CHECK(is_resumed(world.answer()));
-  CHECK(text_of(read_bytes(connection, kRequest.size())) == kRequest);
-  return connection;
-}
-
-/// Ends it at once: this world's clients never acknowledge a FIN.
-void reset(UniqueFd connection) {
-  const linger now{1, 0};
-  REQUIRE(::setsockopt(connection.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now) == 0);
-}
-
-abi::wire_header about(const Endpoint& client, std::uint8_t type, std::uint32_t generation = 1000) {
-  abi::wire_header header{};
-  header.type = type;
-  header.target = htons(2);
-  header.family = client.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
-  header.service = htons(5);
-  header.generation = htonl(generation);
-  header.client = client.address.raw();
-  header.client_port = htons(client.port);
-  header.parts = htons(1);
-  return header;
-}
-
-/// A TCP header with data, as a former owner captures it.
-Bytes segment(std::uint32_t seq, std::uint32_t ack, std::string_view data) {
-  Bytes bytes(20 + data.size());
-  const std::uint32_t numbers[2] = {htonl(seq), htonl(ack)};
-  std::memcpy(bytes.data() + 4, numbers, sizeof numbers);
-  bytes[12] = std::byte{5U << 4U};
-  bytes[13] = std::byte{kAck | kPsh};
-  bytes[14] = std::byte{1};
-  std::memcpy(bytes.data() + 20, data.data(), data.size());
-  return bytes;
-}
-
-}  // namespace
 
 TEST_CASE("agent: early packets wait for their connection", "[agent]") {
   if (cannot_run_here()) return;
@@ -102,10 +49,9 @@ TEST_CASE("agent: what nobody opens is dropped in silence", "[agent]") {
     world.send_segment(client, kNext + i, 70'000, kAck | kPsh, "x");
   world.send_segment(client, kNext, 0, kRst);
   world.send_segment(client, kNext, 0, kSyn);
-  CHECK(world.reaches("hold_full", 2));
+  CHECK(world.reaches("hold_full", 3));
   CHECK(world.reaches("hold_expired", 4));
   CHECK(world.counter("guard_drop_syn") == 1);
-  CHECK(world.counter("guard_drop") == 1);
   CHECK(world.status()->at("held_bytes") == 0);
   CHECK(world.sent().empty());
 }
@@ -217,9 +163,33 @@ TEST_CASE("agent: late segments of a former owner", "[agent]") {
   CHECK(world.resets() == 0);
 }
 
+TEST_CASE("agent: REVOKED ends a connection that another node owns", "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  const UniqueFd listener = world.listener();
+  world.start();
+  const Endpoint client = client4(8450);
+  const UniqueFd connection = open_one(world, listener, client);
+  const auto generation = transfer_of(client).generation;
+  // its own generation, an older one, a switch that knows nothing: it lives
+  for (const std::uint32_t known : {generation, generation - 1, 0U})
+    world.send_as_switch({about(client, abi::WIRE_REVOKED, known), {}});
+  world.send_segment(client, kNext, 70'000, kAck | kPsh, "more");
+  CHECK(text_of(read_bytes(connection, 4)) == "more");
+  // a node cannot say so
+  world.send({about(client, abi::WIRE_REVOKED, generation + 1), {}});
+  world.send_segment(client, kNext + 4, 70'000, kAck | kPsh, "more");
+  CHECK(text_of(read_bytes(connection, 4)) == "more");
+  CHECK(world.counter("revoked") == 0);
+  world.send_as_switch({about(client, abi::WIRE_REVOKED, generation + 1), {}});
+  CHECK(world.reaches("revoked", 1));
+  CHECK(read_bytes(connection, 1).empty());
+}
+
 TEST_CASE("agent: kill -9 and a new start", "[agent]") {
   if (cannot_run_here()) return;
-  World world("[timeouts]\nscan = \"100ms\"\n");
+  // a lease longer than this machine has been up
+  World world("[timeouts]\nscan = \"100ms\"\nidle = \"8000h\"\n");
   const UniqueFd listener = world.listener();
   world.start();
   const Endpoint client = client4(8600), other = client4(8601);
@@ -259,6 +229,8 @@ TEST_CASE("agent: kill -9 and a new start", "[agent]") {
   }
   CHECK(renewed);
   CHECK(gone);
+  CHECK(world.reaches("renewed", 1));
+  CHECK(world.reaches("gone", 1));
   // crafted segments need the number that only the tombstone knew
   const Bytes crafted = segment(kNext + 4, 1, "crafted");
   abi::wire_header header = about(client, abi::WIRE_SEGMENT);
@@ -308,6 +280,29 @@ TEST_CASE("agent: load and tombstones", "[agent]") {
   }));
   CHECK(world.reaches("swept", 3));
   CHECK(world.status()->at("tombstones") == 2);
+}
+
+TEST_CASE("agent: a COMMIT that was recorded opens nothing once its tombstone has gone",
+          "[agent]") {
+  if (cannot_run_here()) return;
+  World world(
+      "[timeouts]\ntombstone = \"500ms\"\ntransfer = \"100ms\"\nhold = \"100ms\"\nretry = "
+      "\"10ms\"\n");
+  const UniqueFd listener = world.listener();
+  world.start();
+  const Endpoint client = client4(8950);
+  const Snapshot snapshot = snapshot_of(client, bytes_of(kRequest));
+  const Bytes recorded =
+      world.sealed(control::transfer_messages(transfer_of(client), snapshot).front());
+  world.send_raw(recorded);
+  UniqueFd connection = accepted(listener);
+  REQUIRE(connection);
+  CHECK(is_resumed(world.answer()));
+  reset(std::move(connection));
+  CHECK(world.reaches("swept", 1));
+  world.send_raw(recorded);
+  CHECK(world.reaches("drop_replay", 1));
+  CHECK_FALSE(accepted(listener, 0ms));
 }
 
 TEST_CASE("agent: replays and strangers at the agent's socket", "[agent]") {

@@ -7,23 +7,12 @@
 
 #include <tcpmig/resume.hpp>
 
-#include "agent_world.hpp"
+#include "agent_steps.hpp"
 #include "catch.hpp"
 #include "sys/check.hpp"
 
 using namespace agent_test;
 using namespace tcpmig;
-
-namespace {
-
-const std::string kRequest = "POST / HTTP/1.1\r\n\r\n";
-
-void put_without(World& world, const std::vector<control::Outgoing>& parts, std::size_t left_out) {
-  for (std::size_t i = 0; i < parts.size(); ++i)
-    if (i != left_out) world.send(parts[i]);
-}
-
-}  // namespace
 
 TEST_CASE("agent: transfers of several parts", "[agent]") {
   if (cannot_run_here()) return;
@@ -126,7 +115,7 @@ TEST_CASE("agent: parts out of order, twice, and missing", "[agent]") {
     CHECK(read_bytes(connection, received.size()) == received);
   }
   SECTION("one missing is asked for") {
-    put_without(world, parts, 3);
+    send_without(world, parts, 3);
     const auto question = world.answer();
     REQUIRE(question);
     REQUIRE(question->header.type == abi::WIRE_MISSING);
@@ -139,7 +128,7 @@ TEST_CASE("agent: parts out of order, twice, and missing", "[agent]") {
     CHECK(is_resumed(world.answer()));
   }
   SECTION("never came") {
-    put_without(world, parts, 0);
+    send_without(world, parts, 0);
     CHECK(world.answer()->header.type == abi::WIRE_MISSING);
     CHECK(is_refused(world.answer(), abi::REASON_INCOMPLETE));
     CHECK(world.status()->at("assembling") == 0);
@@ -157,18 +146,8 @@ TEST_CASE("agent: TIME_WAIT of the same four-tuple", "[agent]") {
     UniqueFd first = accepted(listener);
     REQUIRE(first);
     CHECK(is_resumed(world.answer()));
-    // the server closes first: FIN, the client's ACK and FIN, TIME_WAIT
     read_bytes(first, kRequest.size());
-    world.sent();
-    first.reset();
-    const auto next = 5'000 + static_cast<std::uint32_t>(kRequest.size());
-    world.send_segment(client, next, 70'001, kAck | kFin);
-    const auto in_time_wait = [&] {
-      for (const Sent& segment : world.sent())
-        if (segment.ack == next + 1) return true;
-      return false;
-    };
-    REQUIRE(sys_test::holds_within(5s, in_time_wait));
+    close_into_time_wait(world, std::move(first), client);
 
     world.transfer(transfer_of(client, 1001), snapshot_of(client, bytes_of("GET /second\r\n\r\n")));
     const UniqueFd second = accepted(listener);
@@ -237,5 +216,32 @@ TEST_CASE("agent: a connection handed over by descriptor", "[agent]") {
   REQUIRE(sys_test::readable_within(given->first.get(), 5s));
   char byte = 0;
   CHECK(::recv(given->first.get(), &byte, 1, MSG_DONTWAIT) == 0);
+  CHECK(world.resets() == 0);
+}
+
+TEST_CASE("agent: bytes that were acknowledged outlast a slow delivery", "[agent]") {
+  if (cannot_run_here()) return;
+  World world("[timeouts]\nhold = \"50ms\"\ntransfer = \"400ms\"\n");
+  const UniqueFd listener = world.listener();
+  world.start();
+  const Endpoint client = client4(6110);
+  const Bytes received = pattern(200'000);
+  world.transfer(transfer_of(client), snapshot_of(client, received));
+  const UniqueFd connection = accepted(listener);
+  REQUIRE(connection);
+  CHECK(is_resumed(world.answer()));
+  REQUIRE(world.status()->at("delivering") == 1);
+  // what slipped past the lock: the client will never send it again
+  abi::wire_header header = about(client, abi::WIRE_SEGMENT);
+  header.flags = abi::WIRE_FLAG_CRAFTED;
+  world.send({header, segment(205'000, 1, "slipped past")});
+  world.send({header, segment(205'000, 1, "slipped past")});
+  REQUIRE(world.reaches("late_segments", 2));
+  // what is held expires meanwhile
+  world.send_segment(client4(6111), 205'012, 70'000, kAck | kPsh, "lost");
+  REQUIRE(world.reaches("hold_expired", 1));
+  Bytes expected = received;
+  for (const std::byte byte : bytes_of("slipped past")) expected.push_back(byte);
+  CHECK(read_bytes(connection, expected.size()) == expected);
   CHECK(world.resets() == 0);
 }

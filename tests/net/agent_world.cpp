@@ -198,7 +198,8 @@ World::World(const std::string& extra, bool handoff)
   }
   const auto secret = control::Secret::load(directory_ / "secret");
   sealer_.emplace(secret, std::uint16_t{1}, std::uint8_t{0});
-  opener_.emplace(secret, std::uint16_t{1});
+  switch_sealer_.emplace(secret, std::uint16_t{0}, std::uint8_t{0});
+  opener_.emplace(secret, config, std::uint16_t{1});
 }
 
 World::~World() {
@@ -285,8 +286,10 @@ Endpoint World::vpa(const Endpoint& client, std::uint16_t port) {
   return {sys_test::address(client.address.is_ipv4() ? "100.64.128.5" : "fd7c::2:5"), port};
 }
 
-Bytes World::sealed(control::Outgoing message) {
-  sealer_->seal(message);
+Bytes World::sealed(control::Outgoing message) { return sealed_by(*sealer_, message); }
+
+Bytes World::sealed_by(control::Sealer& sealer, control::Outgoing& message) {
+  sealer.seal(message);
   const auto header = std::as_bytes(std::span(&message.header, 1));
   Bytes datagram(header.begin(), header.end());
   datagram.insert(datagram.end(), message.payload.begin(), message.payload.end());
@@ -295,6 +298,11 @@ Bytes World::sealed(control::Outgoing message) {
 
 void World::send_raw(std::span<const std::byte> datagram, bool ipv4) {
   send_datagram(ipv4 ? dispatcher4_ : dispatcher6_, ipv4 ? kServer4 : kServer6, datagram);
+}
+
+void World::send_as_switch(control::Outgoing message) {
+  const bool ipv4 = message.header.family != abi::FAMILY_IPV6;
+  send_raw(sealed_by(*switch_sealer_, message), ipv4);
 }
 
 void World::send(control::Outgoing message) {
@@ -316,19 +324,41 @@ std::optional<Answer> World::answer(std::chrono::milliseconds within) {
   return Answer{message->header, {message->payload.begin(), message->payload.end()}};
 }
 
-std::optional<abi::wire_header> World::to_switch(std::chrono::milliseconds within) {
+std::optional<Bytes> World::control_datagram(const std::function<bool(std::uint8_t)>& wanted,
+                                             std::chrono::milliseconds within) {
   const auto end = std::chrono::steady_clock::now() + within;
   while (std::chrono::steady_clock::now() < end) {
-    const auto datagram = receive_from({control4_.get(), control6_.get()}, 50ms);
-    if (!datagram) continue;
-    const auto header = header_at<abi::wire_header>(*datagram, 0);
-    if (header.type != abi::WIRE_LOAD) return header;
+    auto datagram = receive_from({control4_.get(), control6_.get()}, 50ms);
+    if (datagram && wanted(header_at<abi::wire_header>(*datagram, 0).type)) return datagram;
   }
   return {};
 }
 
+std::optional<abi::wire_header> World::to_switch(std::chrono::milliseconds within) {
+  const auto datagram = control_datagram(
+      [](std::uint8_t type) { return type != abi::WIRE_LOAD && type != abi::WIRE_HEARTBEAT; },
+      within);
+  if (!datagram) return {};
+  return header_at<abi::wire_header>(*datagram, 0);
+}
+
+abi::wire_header World::heartbeat() {
+  const auto datagram =
+      control_datagram([](std::uint8_t type) { return type == abi::WIRE_HEARTBEAT; }, 5s);
+  if (!datagram) throw std::runtime_error("no heartbeat");
+  return header_at<abi::wire_header>(*datagram, 0);
+}
+
+void World::answer_heartbeat(const abi::wire_header& heartbeat, std::uint32_t boot) {
+  control::Outgoing answer{heartbeat, {}};
+  answer.header.target = heartbeat.sender;
+  answer.header.detail = htonl(boot);
+  send_as_switch(answer);
+}
+
 std::optional<abi::wire_header> World::load(std::chrono::milliseconds within) {
-  const auto datagram = receive_from({control4_.get(), control6_.get()}, within);
+  const auto datagram =
+      control_datagram([](std::uint8_t type) { return type == abi::WIRE_LOAD; }, within);
   if (!datagram) return {};
   const auto message = opener_->open(*datagram);
   if (!message) return {};

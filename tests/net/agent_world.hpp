@@ -85,12 +85,18 @@ class World {
   // the dispatcher
   /// Seals with the right keys (unless `secret` is another one) and sends to the server's control port.
   void send(tcpmig::control::Outgoing message);
+  /// The same in the name of the switch.
+  void send_as_switch(tcpmig::control::Outgoing message);
   void send_raw(std::span<const std::byte> datagram, bool ipv4 = true);
   void transfer(const tcpmig::control::Transfer& transfer, const tcpmig::Snapshot& snapshot);
   /// Sealed, not sent.
   Bytes sealed(tcpmig::control::Outgoing message);
+  static Bytes sealed_by(tcpmig::control::Sealer& sealer, tcpmig::control::Outgoing& message);
   /// The next answer (LOAD left out); nullopt: none within the time.
   std::optional<Answer> answer(std::chrono::milliseconds within = 5s);
+  /// The agent's next heartbeat; and an answer to it, as of this boot of the switch.
+  tcpmig::abi::wire_header heartbeat();
+  void answer_heartbeat(const tcpmig::abi::wire_header& heartbeat, std::uint32_t boot);
   /// The next message to the switch (GONE, RENEW).
   std::optional<tcpmig::abi::wire_header> to_switch(std::chrono::milliseconds within = 5s);
   std::optional<tcpmig::abi::wire_header> load(std::chrono::milliseconds within = 5s);
@@ -110,6 +116,9 @@ class World {
   [[nodiscard]] const std::filesystem::path& directory() const { return directory_; }
 
  private:
+  /// The next one at the control port of the other side whose type is wanted.
+  std::optional<Bytes> control_datagram(const std::function<bool(std::uint8_t)>& wanted,
+                                        std::chrono::milliseconds within);
   [[nodiscard]] std::string text(const std::string& extra, bool handoff) const;
   std::string name_, outside_, server_;
   std::filesystem::path directory_;
@@ -120,6 +129,7 @@ class World {
   UniqueFd dispatcher4_, dispatcher6_;  ///< where COMMITs come from
   UniqueFd control4_, control6_;        ///< control port: LOAD, GONE, RENEW
   std::optional<tcpmig::control::Sealer> sealer_;
+  std::optional<tcpmig::control::Sealer> switch_sealer_;
   std::optional<tcpmig::control::Opener> opener_;
 };
 

@@ -37,7 +37,7 @@ using tcpmig::sys::UniqueFd;
 
 namespace {
 
-constexpr auto kDeadline = 5s;
+constexpr auto kDeadline = 20s;
 constexpr std::uint16_t kServicePort = 80;
 constexpr std::uint16_t kMarkerPort = 4242;
 

@@ -101,14 +101,14 @@ TEST_CASE("lab: the configuration takes nodes from the flags and the rest from a
                   "protocol = \"http\"\n[[service.route]]\nprefix = \"/\"\npool = \"p\"\n"
                   "[[pool]]\nname = \"p\"\nservers = [{ node = \"server2\", port = 81 }]\n"
                   "[timeouts]\nclosing = \"9s\"\n");
-  const config::Config config = lab::check_config(plan, file);
+  const config::Config config = lab::make_config(plan, {.config_file = file}).config;
   CHECK(config.instance == "x");
   CHECK(config.nodes.size() == 3);
   CHECK(config.services.at(0).name == "shop");
   CHECK(config.pools.at(0).servers.at(0).port == 81);
   CHECK(config.timeouts.closing == 9s);
 
-  const config::Config standard = lab::check_config(plan, {});
+  const config::Config standard = lab::make_config(plan, {}).config;
   CHECK(standard.timeouts.closing == 2s);
   CHECK(standard.services.at(0).id == 1);
   CHECK(standard.pools.at(0).servers.size() == 2);
@@ -117,11 +117,22 @@ TEST_CASE("lab: the configuration takes nodes from the flags and the rest from a
                   "[[node]]\nname = \"gone\"\n\n[[pool]]\nname = \"p\"\nservers = [{ node = "
                   "\"gone\", port = 81 }]\n");
   try {
-    lab::check_config(plan, file);
+    lab::make_config(plan, {.config_file = file});
     FAIL("a pool of a node that is not there");
   } catch (const std::invalid_argument& error) {
     INFO(error.what());
     CHECK(std::string(error.what()).find("own.toml:6:") != std::string::npos);
+  }
+
+  // right by itself, wrong with what the lab adds: no line of the file is to blame
+  lab::write_text(file, "cluster = 1\n");
+  try {
+    lab::make_config(plan, {.config_file = file});
+    FAIL("a key that the lab needs as a table");
+  } catch (const std::invalid_argument& error) {
+    INFO(error.what());
+    CHECK(std::string(error.what()).find("own.toml: together with the lab's own nodes") !=
+          std::string::npos);
   }
 }
 

@@ -3,16 +3,23 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <linux/bpf.h>
+#include <linux/if_link.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <array>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "catch.hpp"
+#include "control/message.hpp"
 #include "control/status_socket.hpp"
 #include "shared/switch_maps.h"
+#include "shared/wire.h"
 #include "switch/switch.hpp"
 #include "switch_world.hpp"
 #include "sys/bpf.hpp"
@@ -20,11 +27,14 @@
 #include "sys/ledger.hpp"
 
 using namespace tcpmig;
+using switch_test::down;
 using switch_test::eventually;
 using switch_test::has_flow;
 using switch_test::insert_flow;
+using switch_test::refusal;
 using switch_test::State;
 using switch_test::state_of;
+using switch_test::up;
 using switch_test::World;
 
 namespace {
@@ -70,22 +80,6 @@ class Running {
   pid_t pid_ = -1;
 };
 
-void down(const World& world) {
-  const config::Config config = world.config();
-  steering::down(config, config.switches.at(0));
-}
-
-std::string refusal(const std::function<void(const config::Config&, const config::Switch&)>& act,
-                    const World& world) {
-  const config::Config config = world.config();
-  try {
-    act(config, config.switches.at(0));
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no refusal";
-}
-
 std::uint32_t node_ifindex(const World& world, std::uint32_t id) {
   return sys::map_lookup<abi::node_entry>(world.map("nodes").get(), id).value().ifindex;
 }
@@ -96,12 +90,19 @@ bool has_own_address(const World& world, const char* text) {
       .has_value();
 }
 
-/// A foreign filter: two instructions that say "go on".
-sys::UniqueFd foreign_program() {
-  const bpf_insn go_on[] = {{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, -1},
+/// A foreign program: two instructions that say "go on".
+sys::UniqueFd foreign_program(bpf_prog_type type) {
+  const int verdict = type == BPF_PROG_TYPE_XDP ? int{XDP_PASS} : -1;
+  const bpf_insn go_on[] = {{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, verdict},
                             {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
-  return sys::UniqueFd(sys::check_errno(
-      "load", bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "foreign", "GPL", go_on, 2, nullptr)));
+  return sys::UniqueFd(
+      sys::check_errno("load", bpf_prog_load(type, "foreign", "GPL", go_on, 2, nullptr)));
+}
+
+/// Takes our program off an interface, whoever may put it there again.
+void detach_ours(const World& world, const std::string& pin) {
+  const sys::UniqueFd link(bpf_obj_get((world.pins() / pin).c_str()));
+  if (link) bpf_link_detach(link.get());
 }
 
 }  // namespace
@@ -136,9 +137,9 @@ TEST_CASE("switch: a second start says so and harms nothing") {
   const Running running(world);
   const std::string words =
       "switch of node sw is already running (pid " + std::to_string(running.pid()) + ")";
-  CHECK(refusal(steering::up, world).find(words) != std::string::npos);
-  CHECK(refusal(steering::run, world).find(words) != std::string::npos);
-  CHECK(refusal(steering::down, world).find(words) != std::string::npos);
+  CHECK(refusal(world, steering::up).find(words) != std::string::npos);
+  CHECK(refusal(world, steering::run).find(words) != std::string::npos);
+  CHECK(refusal(world, steering::down).find(words) != std::string::npos);
   CHECK(running.status().at("up") == true);
 }
 
@@ -201,25 +202,101 @@ TEST_CASE("switch: run follows interfaces, addresses and routes") {
       [&] { return node_ifindex(world, 1) == static_cast<std::uint32_t>(world.ifindex("eth1")); }));
 }
 
+TEST_CASE("switch: an interface that refuses its program keeps run from nothing else") {
+  if (switch_test::cannot_run_here()) return;
+  World world;
+  world.file.datapath = "xdp";
+  Running running(world);
+  // a foreign XDP program takes the place of ours on the first interface
+  const sys::UniqueFd program = foreign_program(BPF_PROG_TYPE_XDP);
+  const int ifindex = world.ifindex("eth0");
+  REQUIRE(eventually([&] {
+    detach_ours(world, "xdp-eth0");
+    return bpf_xdp_attach(ifindex, program.get(), XDP_FLAGS_DRV_MODE, nullptr) == 0;
+  }));
+  detach_ours(world, "xdp-eth2");
+  const auto dead = insert_flow(world, 40002, std::chrono::seconds(60));
+  switch_test::output_of("ip route del 100.89.64.0/18");
+  CHECK(eventually([&] { return !has_flow(world, dead); }));
+  CHECK(eventually([&] { return running.status().at("attached").size() == 2; }));
+  CHECK(
+      eventually([&] { return !switch_test::output_of("ip route show 100.89.64.0/18").empty(); }));
+  CHECK(running.status().at("up") == false);
+  REQUIRE(bpf_xdp_detach(ifindex, XDP_FLAGS_DRV_MODE, nullptr) == 0);
+  CHECK(eventually([&] { return running.status().value("up", false); }));
+}
+
 TEST_CASE("switch: run sweeps flows that have been dead for long, and no others") {
   if (switch_test::cannot_run_here()) return;
   World world;
-  world.file.extra = "[timeouts]\nclosing = \"100ms\"\n";
+  world.file.extra = "[timeouts]\ntransfer = \"4s\"\n";
+  const config::Config config = world.config();
+  up(world);
+  // what is to be outlived is a late COMMIT (4 s, and as long again), not `closing` (60 s)
+  const auto live = insert_flow(world, 40001),
+             dead = insert_flow(world, 40002, std::chrono::seconds(30)),
+             fresh = insert_flow(world, 40003, std::chrono::nanoseconds(0));
   const Running running(world);
-  const auto live = insert_flow(world, 40001), dead = insert_flow(world, 40002, true);
   CHECK(eventually([&] { return !has_flow(world, dead); }));
   CHECK(has_flow(world, live));
-  const config::Config config = world.config();
+  CHECK(has_flow(world, fresh));
   const auto rows = steering::flows(config, config.switches.at(0));
   REQUIRE(rows.size() == 1);
   CHECK(rows[0].key.client_port == live.client_port);
+}
+
+TEST_CASE("switch: run tells a former owner that a flow is not its own any more") {
+  if (switch_test::cannot_run_here()) return;
+  World world;
+  const Running running(world);
+  insert_flow(world, 40001);  // of server s1, generation 5
+  const sys::EnterNetns dispatcher(world.peer_netns());
+  switch_test::output_of(
+      "ip addr add 10.0.2.2/24 dev peer1; ip route add 10.0.1.0/24 via 10.0.2.1; ip route add "
+      "local 100.64.64.0/18 dev lo");
+  const auto bound = [](int type, int protocol, const char* address, std::uint16_t port) {
+    sys::UniqueFd fd(sys::check("socket", ::socket(AF_INET, type | SOCK_CLOEXEC, protocol)));
+    const timeval deadline{10, 0};
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof deadline);
+    const auto [to, length] =
+        sys::Endpoint{sys::Address::parse(address).value(), port}.to_sockaddr();
+    sys::check("bind", ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&to), length));
+    return fd;
+  };
+  const sys::UniqueFd control = bound(SOCK_DGRAM, 0, "10.0.2.2", 7420),
+                      raw = bound(SOCK_RAW, IPPROTO_TCP, "100.64.64.7", 0);
+  tcphdr rst{};
+  rst.source = htons(80);
+  rst.dest = htons(40001);
+  rst.doff = 5;
+  rst.rst = 1;
+  const auto [client, length] =
+      sys::Endpoint{sys::Address::parse("10.0.1.2").value(), 0}.to_sockaddr();
+  for (int i = 0; i < 2; ++i)
+    sys::check("send", ::sendto(raw.get(), &rst, sizeof rst, 0,
+                                reinterpret_cast<const sockaddr*>(&client), length));
+
+  std::array<std::byte, 2000> buffer{};
+  const auto size = sys::check("recv", ::recv(control.get(), buffer.data(), buffer.size(), 0));
+  const control::Opener opener(control::Secret::load(world.directory() / "secret"), {}, 1);
+  const auto message = opener.open(std::span(buffer).first(static_cast<std::size_t>(size)));
+  REQUIRE(message);
+  CHECK(message->header.type == abi::WIRE_REVOKED);
+  CHECK(message->header.sender == 0);
+  CHECK(ntohs(message->header.service) == 7);
+  CHECK(ntohl(message->header.generation) == 5);
+  CHECK(ntohs(message->header.client_port) == 40001);
+  CHECK(sys::Address(message->header.client).str() == "10.0.1.2");
+  CHECK(eventually(
+      [&] { return running.status().at("counters").at("drop_not_owner").get<int>() == 2; }));
+  CHECK(running.status().at("counters").at("revoked") == 1);
 }
 
 TEST_CASE("switch: foreign filters, routes and sysctls are left alone") {
   if (switch_test::cannot_run_here()) return;
   World world;
   world.file.datapath = "tc";
-  const sys::UniqueFd program = foreign_program();
+  const sys::UniqueFd program = foreign_program(BPF_PROG_TYPE_SCHED_CLS);
   bpf_tc_hook hook{};
   hook.sz = sizeof hook;
   hook.ifindex = world.ifindex("eth0");
@@ -243,9 +320,8 @@ TEST_CASE("switch: foreign filters, routes and sysctls are left alone") {
     std::ofstream("/proc/sys/net/" + std::string(name)) << value;
   const State before = state_of(world);
 
-  const config::Config config = world.config();
   for (int round = 0; round < 2; ++round) {  // the second one adopts
-    steering::up(config, config.switches.at(0));
+    up(world);
     CHECK(sys::read_sysctl("net.ipv4.conf.all.rp_filter") == "0");
     CHECK(sys::read_sysctl("net.ipv4.conf.eth0.rp_filter") == "0");
     CHECK(sys::read_sysctl("net.ipv4.conf.br0.rp_filter") == "1");
@@ -254,7 +330,7 @@ TEST_CASE("switch: foreign filters, routes and sysctls are left alone") {
   }
   CHECK(switch_test::output_of("tc filter show dev eth0 ingress").find("foreign") !=
         std::string::npos);
-  steering::down(config, config.switches.at(0));
+  down(world);
   const State after = state_of(world);
   CHECK(after.sysctls == before.sysctls);
   CHECK(after.routes == before.routes);

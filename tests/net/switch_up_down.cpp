@@ -2,50 +2,37 @@
 // up and down: what is made, what is kept, what is given back.
 #include <arpa/inet.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "catch.hpp"
+#include "cli/cli.hpp"
 #include "control/keys.hpp"
 #include "shared/switch_maps.h"
 #include "switch/switch.hpp"
+#include "switch/tables.hpp"
 #include "switch_world.hpp"
 #include "sys/bpf.hpp"
 #include "sys/ledger.hpp"
 
 using namespace tcpmig;
-using switch_test::eventually;
+using switch_test::down;
 using switch_test::has_flow;
 using switch_test::insert_flow;
 using switch_test::State;
 using switch_test::state_of;
+using switch_test::up;
 using switch_test::World;
 
 namespace {
-
-void up(const World& world) {
-  const config::Config config = world.config();
-  steering::up(config, config.switches.at(0));
-}
-
-void down(const World& world) {
-  const config::Config config = world.config();
-  steering::down(config, config.switches.at(0));
-}
 
 nlohmann::json status(const World& world) {
   const config::Config config = world.config();
   return steering::status(config, config.switches.at(0));
 }
 
-std::string refusal(const World& world) {
-  try {
-    up(world);
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no refusal";
-}
+std::string refusal(const World& world) { return switch_test::refusal(world, steering::up); }
 
 bool contains(const std::vector<std::string>& list, const std::string& words) {
   for (const std::string& line : list)
@@ -110,7 +97,7 @@ TEST_CASE("switch: up fills the maps") {
   CHECK(sys::map_lookup<std::uint32_t>(world.map("node_addresses").get(), raw("10.0.3.3")) == 102);
   CHECK(dispatchers_in_maglev(world) == std::set<std::uint32_t>{1, 2});
   CHECK(settings(world).closing_ns == 3'000'000'000);
-  CHECK(settings(world).boot_id != 0);
+  CHECK(settings(world).boot != 0);
   CHECK(settings(world).control_port == htons(7420));
   CHECK(settings(world).vpa4_prefix_length == 10);
   CHECK(settings(world).vpa4_prefix[0] == 100);
@@ -172,7 +159,7 @@ TEST_CASE("switch: a second up adopts what is there, live flows included") {
   const abi::switch_settings first = settings(world);
   up(world);
   CHECK(has_flow(world, key));
-  CHECK(settings(world).boot_id == first.boot_id);
+  CHECK(settings(world).boot == first.boot);
   CHECK(settings(world).hash.k0 == first.hash.k0);
 
   SECTION("also when the datapath changes") {
@@ -180,7 +167,7 @@ TEST_CASE("switch: a second up adopts what is there, live flows included") {
       world.file.datapath = kind;
       up(world);
       CHECK(has_flow(world, key));
-      CHECK(settings(world).boot_id == first.boot_id);
+      CHECK(settings(world).boot == first.boot);
       CHECK(status(world).at("datapath") == kind);
       CHECK(status(world).at("attached").size() == 3);
       CHECK(contains(world.pin_names(), kind + "-eth0"));
@@ -191,7 +178,7 @@ TEST_CASE("switch: a second up adopts what is there, live flows included") {
     world.file.extra = "[limits]\nflows = 5000\naffinity = 1000\n";
     up(world);
     CHECK(has_flow(world, key));
-    CHECK(settings(world).boot_id == first.boot_id);
+    CHECK(settings(world).boot == first.boot);
     CHECK(status(world).at("capacity") == 5000);
   }
   SECTION("a table that is too small for them is refused, and nothing is lost") {
@@ -205,8 +192,27 @@ TEST_CASE("switch: a second up adopts what is there, live flows included") {
     down(world);
     up(world);
     CHECK_FALSE(has_flow(world, key));
-    CHECK(settings(world).boot_id != first.boot_id);
+    CHECK(settings(world).boot != first.boot);
   }
+}
+
+TEST_CASE("switch: --datapath stands above the file") {
+  if (switch_test::cannot_run_here()) return;
+  World world;
+  world.file.datapath = "tc";
+  const std::string file = (world.directory() / "cluster.toml").string();
+  std::ofstream(file) << world.file.text(world.directory() / "secret");
+  const auto command = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), "tcpmig");
+    words.insert(words.end(), {"--config", file, "--node", "sw", "--json"});
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    return cli::run(static_cast<int>(argv.size()), argv.data());
+  };
+  CHECK(command({"switch", "up", "--datapath", "xdp"}) == 0);
+  CHECK(status(world).at("datapath") == "xdp");
+  CHECK(command({"switch", "up"}) == 0);
+  CHECK(status(world).at("datapath") == "tc");
 }
 
 TEST_CASE("switch: what the configuration no longer names goes") {
@@ -235,6 +241,34 @@ TEST_CASE("switch: what the configuration no longer names goes") {
   CHECK_FALSE(contains(world.pin_names(), "-eth2"));
   CHECK(status(world).at("attached").size() == 2);
   CHECK(node(world, 101).ifindex == 0);  // reached through an interface that is not declared
+}
+
+TEST_CASE("switch: while dispatchers change, Maglev names none that is not there") {
+  if (switch_test::cannot_run_here()) return;
+  World world;
+  const auto steps = [&] {  // fill() asks for a map before each step
+    const config::Config config = world.config();
+    const auto secret = control::Secret::load(world.directory() / "secret");
+    const auto eth1 = static_cast<std::uint32_t>(world.ifindex("eth1"));
+    std::map<std::string, sys::UniqueFd> maps;
+    int count = 0;
+    steering::fill(
+        [&](const std::string& name) {
+          ++count;
+          for (const std::uint32_t id : dispatchers_in_maglev(world))
+            CHECK(node(world, id).role == abi::NODE_DISPATCHER);
+          return maps.try_emplace(name, world.map(name)).first->second.get();
+        },
+        steering::wanted(config, secret, [&](const config::Node&) { return eth1; }, {}));
+    return count;
+  };
+  up(world);
+  world.file.second_dispatcher = false;
+  CHECK(steps() >= 3);
+  CHECK(dispatchers_in_maglev(world) == std::set<std::uint32_t>{1});
+  world.file.second_dispatcher = true;
+  CHECK(steps() >= 3);
+  CHECK(dispatchers_in_maglev(world) == std::set<std::uint32_t>{1, 2});
 }
 
 TEST_CASE("switch: an interface with a dot in its name") {
@@ -285,13 +319,27 @@ TEST_CASE("switch: what is impossible is refused in one sentence, and leaves not
   CHECK_FALSE(std::filesystem::exists(world.pins()));
 }
 
+TEST_CASE("switch: a refused change leaves the programs and the table that were there") {
+  if (switch_test::cannot_run_here()) return;
+  World world;
+  world.file.datapath = "xdp";
+  up(world);
+  const auto key = insert_flow(world, 40001);
+  const auto programs = state_of(world).programs;
+  world.file.nodes = "\"eth1\", \"eth2\", \"br0\"";  // the last has no native XDP
+  world.file.extra = "[limits]\nflows = 5000\n";
+  CHECK(refusal(world).starts_with("interface br0: its driver has no native XDP"));
+  CHECK(state_of(world).programs == programs);
+  CHECK(status(world).at("capacity") == 1'048'576);
+  CHECK(has_flow(world, key));
+}
+
 TEST_CASE("switch: auto takes tc where a driver has no native XDP") {
   if (switch_test::cannot_run_here()) return;
   World world;
   world.file.clients = "\"br0\"";
   world.file.nodes = "\"lo\"";
-  const config::Config config = world.config();
-  steering::up(config, config.switches.at(0));
+  up(world);
   CHECK(status(world).at("datapath") == "tc");
   CHECK_FALSE(contains(world.pin_names(), "xdp-"));
 }

@@ -146,6 +146,27 @@ int World::ifindex(const std::string& interface) const {
   return sys::Netlink().find_link(interface).value().index;
 }
 
+void up(const World& world) {
+  const config::Config config = world.config();
+  steering::up(config, config.switches.at(0));
+}
+
+void down(const World& world) {
+  const config::Config config = world.config();
+  steering::down(config, config.switches.at(0));
+}
+
+std::string refusal(const World& world,
+                    const std::function<void(const config::Config&, const config::Switch&)>& act) {
+  const config::Config config = world.config();
+  try {
+    act(config, config.switches.at(0));
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "no refusal";
+}
+
 std::string output_of(const std::string& command) {
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen((command + " 2>&1").c_str(), "r"),
                                                    ::pclose);
@@ -172,7 +193,9 @@ State state_of(const World& world) {
   return state;
 }
 
-abi::flow_key insert_flow(const World& world, std::uint16_t client_port, bool dead) {
+abi::flow_key insert_flow(const World& world, std::uint16_t client_port,
+                          std::optional<std::chrono::nanoseconds> dead_for) {
+  const bool dead = dead_for.has_value();
   abi::flow_key key{};
   key.client = sys::Address::parse("10.0.1.2").value().raw();
   key.vip = sys::Address::parse("203.0.113.10").value().raw();
@@ -185,7 +208,9 @@ abi::flow_key insert_flow(const World& world, std::uint16_t client_port, bool de
   value.owner.is.generation = 5;
   value.owner.is.spoke = !dead;
   value.service = 7;
-  value.last_seen_ns = value.committed_ns = dead ? 1 : steering::monotonic_ns();
+  const std::chrono::nanoseconds ago = dead_for.value_or(std::chrono::nanoseconds(0));
+  value.last_seen_ns = value.committed_ns =
+      steering::monotonic_ns() - static_cast<std::uint64_t>(ago.count());
   sys::map_update(world.map("flows").get(), key, value);
   return key;
 }

@@ -66,6 +66,14 @@ class World {
   std::optional<tcpmig::sys::EnterNetns> inside_;
 };
 
+/// The switch of the world's file.
+void up(const World& world);
+void down(const World& world);
+/// What it says when `act` is impossible.
+std::string refusal(
+    const World& world,
+    const std::function<void(const tcpmig::config::Config&, const tcpmig::config::Switch&)>& act);
+
 /// What down() must bring back: sysctls and routes as text, and the programs on the interfaces.
 struct State {
   std::map<std::string, std::string> sysctls;
@@ -78,8 +86,9 @@ State state_of(const World& world);
 /// Output of a program in this thread's namespaces.
 std::string output_of(const std::string& command);
 
-/// An entry put into the pinned table by hand: a live flow of server s1.
-tcpmig::abi::flow_key insert_flow(const World& world, std::uint16_t client_port, bool dead = false);
+/// An entry put into the pinned table by hand: a live flow of server s1, or one that has ended.
+tcpmig::abi::flow_key insert_flow(const World& world, std::uint16_t client_port,
+                                  std::optional<std::chrono::nanoseconds> dead_for = {});
 bool has_flow(const World& world, const tcpmig::abi::flow_key& key);
 
 }  // namespace switch_test

@@ -124,6 +124,27 @@ TEST_CASE("netlink: routes, and what the kernel would do") {
   CHECK(neighbour->oif == pair.left_index);
 }
 
+TEST_CASE("netlink: a route may have an MTU of its own") {
+  if (cannot_run_here()) return;
+  const Pair pair;
+  const auto inside = pair.left.enter();
+  sys::Netlink netlink;
+  for (const auto& [destination, gateway] :
+       {std::pair{"192.0.2.0/24", "10.9.0.2"}, std::pair{"2001:db8:1::/48", "fd09::2"}}) {
+    const sys::Route route{
+        .destination = prefix(destination), .gateway = address(gateway), .mtu = 1400};
+    CHECK(netlink.add_route(route));
+    CHECK_FALSE(netlink.add_route(route));
+    CHECK(netlink.route_to(route.destination.address)->mtu == 1400);
+    sys::Route other = route;
+    other.mtu = 0;
+    CHECK_THROWS_WITH(netlink.add_route(other), Contains("File exists"));
+    CHECK(sys::to_string(route).ends_with("mtu lock 1400"));
+    CHECK(netlink.remove_route(route));
+    CHECK_FALSE(netlink.remove_route(route));
+  }
+}
+
 TEST_CASE("netlink: a default route and host bits") {
   if (cannot_run_here()) return;
   const Pair pair;

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+// Counters of the agent and of its programs that no other test comes by.
+#include <arpa/inet.h>
+#include <signal.h>
+
+#include "agent_steps.hpp"
+#include "agent_world.hpp"
+#include "catch.hpp"
+#include "sys/netlink.hpp"
+
+using namespace agent_test;
+using namespace tcpmig;
+
+namespace {
+
+void set_link(const World& world, const std::string& name, bool up) {
+  const auto inside = world.server();
+  sys::Netlink().set_link(name, up);
+}
+
+}  // namespace
+
+TEST_CASE("agent: what its programs count of packets for a VPA", "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  const UniqueFd listener = world.listener();
+  world.start();
+  const Endpoint client = client4(9600);
+  world.send_segment(client, kNext, 70'000, kAck);
+  CHECK(world.reaches("guard_held", 1));
+  UniqueFd connection = open_one(world, listener, client);
+  world.send_segment(client, kNext, 70'000, kAck | kPsh, "x");
+  CHECK(text_of(read_bytes(connection, 1)) == "x");
+  CHECK(world.reaches("guard_passed", 1));
+  reset(std::move(connection));
+  REQUIRE(sys_test::holds_within(5s, [&] { return world.resets() > 0; }));
+  world.send_segment(client, kNext + 1, 70'000, kAck);
+  CHECK(world.reaches("guard_to_kernel", 1));
+  world.send_segment(client, kNext + 1, 70'000, kRst);
+  CHECK(world.reaches("guard_drop", 1));
+}
+
+TEST_CASE("agent: what is left to it, asked for, and answered again is counted", "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  const UniqueFd listener = world.listener();
+  world.start();
+  const Endpoint client = client4(9610);
+  const Bytes received = pattern(5'000);
+  const Snapshot snapshot = snapshot_of(client, received);
+  const auto parts = control::transfer_messages(transfer_of(client), snapshot);
+  send_without(world, parts, 0);
+  CHECK(world.reaches("to_agent", 1));
+  CHECK(world.reaches("parts_asked", 1));
+  CHECK(world.answer()->header.type == abi::WIRE_MISSING);
+  world.send(parts[0]);
+  const UniqueFd connection = accepted(listener);
+  REQUIRE(connection);
+  CHECK(read_bytes(connection, received.size()) == received);
+  CHECK(is_resumed(world.answer()));
+  CHECK(world.counter("through_tun") == 1);
+  world.send(parts.back());
+  CHECK(is_resumed(world.answer()));
+  CHECK(world.counter("answered_again") == 1);
+}
+
+TEST_CASE("agent: a tombstone table that is full refuses, and forgets nothing", "[agent]") {
+  if (cannot_run_here()) return;
+  World world("[limits]\ntombstones = 2\n");
+  const UniqueFd listener = world.listener();
+  world.start();
+  std::vector<UniqueFd> connections;
+  // The kernel rounds the room of a hash up a little: until it says no.
+  bool full = false;
+  for (std::uint16_t port = 9620; port < 9720 && !full; ++port) {
+    const Endpoint client = client4(port);
+    world.transfer(transfer_of(client), snapshot_of(client, bytes_of(kRequest)));
+    const auto answer = world.answer();
+    REQUIRE(answer);
+    full = is_refused(answer, abi::REASON_TOMBSTONES_FULL);
+    if (!full) connections.push_back(accepted(listener));
+  }
+  CHECK(full);
+  CHECK(connections.size() >= 2);
+  CHECK(world.counter("refused") >= 1);
+  for (const UniqueFd& connection : connections)
+    CHECK(text_of(read_bytes(connection, kRequest.size())) == kRequest);
+}
+
+TEST_CASE("agent: what it cannot send, or give to the kernel, is counted", "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  const UniqueFd listener = world.listener();
+  world.start();
+  const std::uint64_t failed = world.counter("send_failed");
+  set_link(world, "eth0", false);  // LOAD goes each 100 ms
+  CHECK(world.reaches("send_failed", failed + 1));
+  set_link(world, "eth0", true);
+  {
+    const auto inside = world.server();
+    sys::Netlink netlink;
+    netlink.add_route({sys_test::prefix("0.0.0.0/0"), sys_test::address("10.77.0.1")});
+  }
+  const Endpoint client = client4(9730);
+  world.send_segment(client, kNext, 70'000, kAck);
+  REQUIRE(world.reaches("held", 1));
+  set_link(world, "tcpmig0", false);
+  const UniqueFd connection = open_one(world, listener, client);  // then what was held is given
+  CHECK(world.reaches("tun_full", 1));
+}
+
+TEST_CASE("agent: events that find no room are counted, and what they told of is found",
+          "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  const UniqueFd listener = world.listener();
+  world.start();
+  const auto pid = world.status()->at("pid").get<pid_t>();
+  const Endpoint first = client4(9740);
+  const UniqueFd connection = open_one(world, listener, first);
+  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  const Snapshot snapshot = snapshot_of(first, bytes_of(kRequest));
+  const auto again = control::transfer_messages(transfer_of(first), snapshot);
+  for (int i = 0; i < 2'000; ++i)
+    world.send(again[0]);  // each an event; the ring has room for 1200
+  const Endpoint last = client4(9741);
+  const Snapshot unseen = snapshot_of(last, bytes_of(kRequest));
+  const auto lost = control::transfer_messages(transfer_of(last), unseen);
+  world.send(lost[0]);
+  const UniqueFd found = accepted(listener);  // opened all the same: no process is needed for that
+  REQUIRE(::kill(pid, SIGCONT) == 0);
+  REQUIRE(found);
+  CHECK(world.reaches("event_lost", 1));
+  while (world.answer(500ms)) {  // all the others, or there is no room for the one that counts
+  }
+  world.send(lost[0]);  // the dispatcher repeats what was not answered
+  CHECK(sys_test::holds_within(10s, [&] {
+    const auto answer = world.answer(1s);
+    return is_resumed(answer) && ntohs(answer->header.client_port) == last.port;
+  }));
+}
