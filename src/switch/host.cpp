@@ -2,9 +2,9 @@
 #include "switch/host.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 
 #include "switch/datapath.hpp"
+#include "sys/errors.hpp"
 
 namespace tcpmig::steering {
 namespace {
@@ -82,8 +82,8 @@ void Host::require_interfaces() const {
   for (const std::string& interface : interfaces(self_))
     if (ifindex(interface) == 0) missing += (missing.empty() ? "" : ", ") + interface;
   if (missing.empty()) return;
-  throw std::runtime_error("no such interface: " + missing + " (named in [[switch]] \"" +
-                           self_.name + "\" of the configuration)");
+  throw sys::WrongSetup("no such interface: " + missing + " (named in [[switch]] \"" + self_.name +
+                        "\" of the configuration)");
 }
 
 int Host::ifindex(const std::string& interface) const {
@@ -107,7 +107,8 @@ Hop Host::hop(const sys::Address& address, std::string& trouble) const {
     return {};
   }
   const std::string interface = name(route->oif);
-  if (contains(self_.nodes, interface)) return {route->oif, route->gateway.value_or(address)};
+  if (contains(self_.nodes, interface))
+    return {route->oif, route->gateway.value_or(address), route->mtu};
   trouble = address.str() + " is reached through " + interface +
             ", which is not among the `nodes` of [[switch]] \"" + self_.name + "\"";
   return {};
@@ -148,27 +149,53 @@ void Host::set_sysctls(sys::Ledger& ledger) const {
   set_rp_filter(ledger, others, ours);
 }
 
+std::uint32_t Host::mtu_of(const sys::Route& route) const {
+  if (route.mtu != 0) return route.mtu;
+  for (const sys::Link& link : links_)
+    if (link.index == route.oif) return link.mtu;
+  return 0;
+}
+
+/// VIPs of one family, by the first of `dispatchers`. What does not fit the route to a flow's owner
+/// is given to the kernel as it came, addressed to the VIP; it answers "fragmentation needed" by the
+/// VIP's route, which must therefore be no wider than that of any node.
+std::vector<sys::Route> Host::vip_routes(const config::Config& config, bool ipv4,
+                                         const std::vector<sys::Route>& dispatchers,
+                                         const std::vector<sys::Route>& all) const {
+  std::vector<sys::Route> routes;
+  if (dispatchers.empty()) return routes;
+  const auto smallest =
+      std::ranges::min(all, {}, [&](const sys::Route& route) { return mtu_of(route); });
+  sys::Route route = dispatchers.front();
+  if (mtu_of(smallest) < mtu_of(route)) route.mtu = mtu_of(smallest);
+  for (const config::Service& service : config.services) {
+    const sys::Address& vip = ipv4 ? service.vip4 : service.vip6;
+    if (!vip.is_set()) continue;
+    route.destination = {vip, ipv4 ? 32 : 128};
+    if (std::find(routes.begin(), routes.end(), route) == routes.end()) routes.push_back(route);
+  }
+  return routes;
+}
+
 std::vector<sys::Route> Host::wanted_routes(const config::Config& config) const {
   std::vector<sys::Route> routes;
-  std::optional<sys::Route> to_dispatcher4, to_dispatcher6;
-  for (const config::Node& node : config.nodes) {
-    const auto want = [&](const Hop& hop, const sys::Prefix& block,
-                          std::optional<sys::Route>& first) {
-      if (!hop.next) return;
-      routes.push_back({.destination = block, .gateway = hop.next, .oif = hop.ifindex});
-      if (node.role == config::Role::kDispatcher && !first) first = routes.back();
-    };
-    const Reach reached = reach(node);
-    want(reached.hop4, config::vpa4_block(config, node.id), to_dispatcher4);
-    want(reached.hop6, config::vpa6_block(config, node.id), to_dispatcher6);
-  }
-  for (const config::Service& service : config.services)
-    for (const sys::Address& vip : {service.vip4, service.vip6}) {
-      std::optional<sys::Route> route = vip.is_ipv4() ? to_dispatcher4 : to_dispatcher6;
-      if (!vip.is_set() || !route) continue;
-      route->destination = {vip, vip.is_ipv4() ? 32 : 128};
-      if (std::find(routes.begin(), routes.end(), *route) == routes.end()) routes.push_back(*route);
+  for (const bool ipv4 : {true, false}) {
+    std::vector<sys::Route> all, dispatchers;
+    for (const config::Node& node : config.nodes) {
+      const Reach reached = reach(node);
+      const Hop& hop = ipv4 ? reached.hop4 : reached.hop6;
+      if (!hop.next) continue;
+      all.push_back({.destination = ipv4 ? config::vpa4_block(config, node.id)
+                                         : config::vpa6_block(config, node.id),
+                     .gateway = hop.next,
+                     .oif = hop.ifindex,
+                     .mtu = hop.route_mtu});
+      if (node.role == config::Role::kDispatcher) dispatchers.push_back(all.back());
     }
+    routes.insert(routes.end(), all.begin(), all.end());
+    for (const sys::Route& route : vip_routes(config, ipv4, dispatchers, all))
+      routes.push_back(route);
+  }
   return routes;
 }
 

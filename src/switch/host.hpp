@@ -16,6 +16,7 @@ struct Hop {
   int ifindex = 0;  ///< 0: not reached, or through an interface that is not declared
   std::optional<sys::Address>
       next;  ///< where its VPA block goes: the node itself, or the router before it
+  std::uint32_t route_mtu = 0;  ///< the route's own; 0 = it has none
 };
 
 struct Reach {
@@ -44,11 +45,16 @@ class Host {
   void set_sysctls(sys::Ledger& ledger) const;
 
   /// Routes that the configuration calls for: each node's VPA block, and each VIP (by the first
-  /// dispatcher that is reached), so that the kernel can answer for TTL and MTU.
+  /// dispatcher that is reached), so that the kernel can answer for TTL and MTU. The MTU of a VIP is
+  /// the smallest on the way to any node: whoever owns a flow, what does not fit is answered for.
   [[nodiscard]] std::vector<sys::Route> wanted_routes(const config::Config& config) const;
 
  private:
   [[nodiscard]] Hop hop(const sys::Address& address, std::string& trouble) const;
+  [[nodiscard]] std::uint32_t mtu_of(const sys::Route& route) const;
+  [[nodiscard]] std::vector<sys::Route> vip_routes(const config::Config& config, bool ipv4,
+                                                   const std::vector<sys::Route>& dispatchers,
+                                                   const std::vector<sys::Route>& all) const;
 
   sys::Netlink& netlink_;
   const config::Switch& self_;

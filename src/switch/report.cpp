@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // What the pinned maps say, for `status` and `flows`. Works while no process of the role runs.
-#include <bpf/bpf.h>
 #include <linux/bpf.h>
 
 #include <nlohmann/json.hpp>
@@ -8,13 +7,13 @@
 #include "shared/switch_maps.h"
 #include "switch/attachments.hpp"
 #include "switch/datapath.hpp"
+#include "switch/health.hpp"
 #include "switch/host.hpp"
 #include "switch/programs.hpp"
 #include "switch/steering.hpp"
 #include "switch/sweep.hpp"
 #include "switch/switch.hpp"
 #include "sys/bpf.hpp"
-#include "sys/check.hpp"
 
 namespace tcpmig::steering {
 namespace {
@@ -60,8 +59,17 @@ void put_address(Json& json, const char* key, const sys::Address& address) {
   if (address.is_set()) json[key] = address.str();
 }
 
-Json nodes(const config::Config& config, const Host& host, int nodes_fd, int traffic_fd) {
+/// Milliseconds since the node's last heartbeat; null = none has come.
+Json heard_ms(int liveness_fd, std::uint32_t id, std::uint64_t now) {
+  const auto node = sys::map_lookup<abi::node_liveness>(liveness_fd, id);
+  if (!node || node->heard_ns == 0) return nullptr;
+  return node->heard_ns < now ? (now - node->heard_ns) / 1'000'000 : 0;
+}
+
+Json nodes(const config::Config& config, const Host& host, int nodes_fd, int traffic_fd,
+           int liveness_fd) {
   Json list = Json::array();
+  const std::uint64_t now = monotonic_ns();
   for (const config::Node& node : config.nodes) {
     Json json{{"name", node.name},
               {"id", node.id},
@@ -70,6 +78,10 @@ Json nodes(const config::Config& config, const Host& host, int nodes_fd, int tra
     put_address(json, "address6", node.address6);
     const auto entry = sys::map_lookup<abi::node_entry>(nodes_fd, std::uint32_t{node.id});
     json["interface"] = entry ? host.name(static_cast<int>(entry->ifindex)) : "";
+    const auto liveness = sys::map_lookup<abi::node_liveness>(liveness_fd, std::uint32_t{node.id});
+    json["health"] =
+        to_string(health_of(liveness.value_or(abi::node_liveness{}), now, config.timeouts.health));
+    json["heard_ms"] = heard_ms(liveness_fd, node.id, now);
     put_traffic(json, traffic_fd, node.id);
     list.push_back(std::move(json));
   }
@@ -98,13 +110,6 @@ Json flow_totals(int map_fd, const config::Timeouts& timeouts) {
         ++(is_closing(flow) ? closing : live);
       });
   return {{"entries", entries}, {"live", live}, {"closing", closing}};
-}
-
-std::uint32_t capacity(int map_fd) {
-  bpf_map_info info{};
-  std::uint32_t length = sizeof info;
-  sys::check_errno("ask for BPF map info", bpf_obj_get_info_by_fd(map_fd, &info, &length));
-  return info.max_entries;
 }
 
 /// The programs that are pinned, and where they hang.
@@ -159,12 +164,15 @@ nlohmann::json status(const config::Config& config, const config::Switch& self) 
   if (!programs.datapath.empty()) json["datapath"] = programs.datapath;
   json["attached"] = programs.list;
   json["counters"] = counters(open_map(pins, "counters").get());
-  json["nodes"] =
-      nodes(config, host, open_map(pins, "nodes").get(), open_map(pins, "node_traffic").get());
+  json["nodes"] = nodes(config, host, open_map(pins, "nodes").get(),
+                        open_map(pins, "node_traffic").get(), open_map(pins, "liveness").get());
   json["services"] = services(config, open_map(pins, "service_traffic").get());
+  const auto settings =
+      sys::map_lookup<abi::switch_settings>(open_map(pins, "settings").get(), std::uint32_t{0});
+  json["recovering"] = settings && monotonic_ns() < settings->recovering_until_ns;
   const sys::UniqueFd flow_map = open_map(pins, "flows");
   json["flows"] = flow_totals(flow_map.get(), config.timeouts);
-  json["capacity"] = capacity(flow_map.get());
+  json["capacity"] = sys::map_info(flow_map.get()).max_entries;
   return json;
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
@@ -10,25 +12,31 @@
 #include <nlohmann/json.hpp>
 
 #include "control/status_socket.hpp"
+#include "switch/dispatcher_watch.hpp"
+#include "switch/reaper.hpp"
+#include "switch/revoker.hpp"
 #include "switch/steering.hpp"
 #include "switch/switch.hpp"
+#include "sys/check.hpp"
 
 namespace tcpmig::steering {
 namespace {
 
 namespace asio = boost::asio;
 
-/// Calls `work` once a second. What goes wrong is logged when it changes, and never ends the loop.
-class EverySecond {
+constexpr std::chrono::seconds kSecond{1};
+
+/// Calls `work` again and again. What goes wrong is logged when it changes, and never ends the loop.
+class Every {
  public:
-  EverySecond(asio::io_context& io, std::function<void()> work)
-      : timer_(io), work_(std::move(work)) {
+  Every(std::chrono::milliseconds pause, asio::io_context& io, std::function<void()> work)
+      : pause_(pause), timer_(io), work_(std::move(work)) {
     wait();
   }
 
  private:
   void wait() {
-    timer_.expires_after(std::chrono::seconds(1));
+    timer_.expires_after(pause_);
     timer_.async_wait([this](const boost::system::error_code& error) {
       if (error) return;
       try {
@@ -42,9 +50,33 @@ class EverySecond {
     });
   }
 
+  std::chrono::milliseconds pause_;
   asio::steady_timer timer_;
   std::function<void()> work_;
   std::string trouble_;
+};
+
+/// Calls `work` whenever `fd` (somebody else's) can be read.
+class WheneverReadable {
+ public:
+  WheneverReadable(asio::io_context& io, int fd, std::function<void()> work)
+      : descriptor_(io, sys::check("dup", ::fcntl(fd, F_DUPFD_CLOEXEC, 0))),
+        work_(std::move(work)) {
+    wait();
+  }
+
+ private:
+  void wait() {
+    descriptor_.async_wait(asio::posix::stream_descriptor::wait_read,
+                           [this](const boost::system::error_code& error) {
+                             if (error) return;
+                             work_();
+                             wait();
+                           });
+  }
+
+  asio::posix::stream_descriptor descriptor_;
+  std::function<void()> work_;
 };
 
 }  // namespace
@@ -64,10 +96,17 @@ int run(const config::Config& config, const config::Switch& self) {
     answer["ready"] = true;
     return answer;
   });
-  const EverySecond every_second(io, [&] {
-    steering.tend();
+  Revoker revoker(config, steering.secret(), steering.map("revocations"));
+  const WheneverReadable revoking(io, revoker.fd(), [&] { revoker.tell(); });
+  const Every tending(kSecond, io, [&] { steering.tend(); });
+  const Every sweeping(kSecond, io, [&] {
     if (const std::size_t swept = steering.sweep()) spdlog::debug("{} dead flows removed", swept);
   });
+  Reaper reaper(config, steering.secret(), steering.programs());
+  const Every reaping(Reaper::kTick, io, [&] { reaper.tick(Reaper::Clock::now()); });
+  DispatcherWatch watch(config, steering, reaper);
+  watch.look();
+  const Every watching(DispatcherWatch::kTick, io, [&] { watch.look(); });
   signals.async_wait([&](const boost::system::error_code& error, int signal) {
     if (error) return;
     spdlog::info("signal {}: leaving, the programs stay attached", signal);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "switch/steering.hpp"
 
-#include <bpf/bpf.h>
 #include <linux/bpf.h>
 #include <spdlog/spdlog.h>
 
@@ -18,17 +17,15 @@ namespace {
 
 const char* const kRole = "switch";
 
-/// What two descriptors of one map have in common.
-bpf_map_info map_info(int map_fd) {
-  bpf_map_info info{};
-  std::uint32_t length = sizeof info;
-  sys::check_errno("ask for BPF map info", bpf_obj_get_info_by_fd(map_fd, &info, &length));
-  return info;
-}
-
 /// While flows are carried from a table of one size into one of another, the old table is kept
 /// under this name too: a crash or a refusal loses none.
 const char* const kOldFlows = "flows_old";
+
+/// Whether a pinned table has entries as this program knows them.
+bool is_flow_table(int map_fd) {
+  const bpf_map_info info = sys::map_info(map_fd);
+  return info.key_size == sizeof(abi::flow_key) && info.value_size == sizeof(abi::flow_value);
+}
 
 /// The table to carry flows from: where a former attempt has left one, or where the pinned one
 /// cannot be adopted because of its size.
@@ -37,10 +34,8 @@ std::optional<sys::UniqueFd> flows_to_carry(const sys::PinDirectory& pins,
   if (auto left = pins.open(kOldFlows)) return left;
   auto flows = pins.open("flows");
   if (!flows) return {};
-  const bpf_map_info info = map_info(flows->get());
-  if (info.max_entries == limits.flows || info.key_size != sizeof(abi::flow_key) ||
-      info.value_size != sizeof(abi::flow_value))
-    return {};
+  const bpf_map_info info = sys::map_info(flows->get());
+  if (info.max_entries == limits.flows || !is_flow_table(flows->get())) return {};
   pins.pin(flows->get(), kOldFlows);
   return flows;
 }
@@ -80,13 +75,14 @@ void Steering::up() {
   }
 }
 
+/// The programs come before the routes and the forwarding, and go after them: without a program the
+/// kernel would forward what a node says from its virtual private address as it is, and the client
+/// would answer RST.
 void Steering::bring_up() {
   const Host host(netlink_, self_);
   host.require_interfaces();
   secret_ = control::Secret::load(config_.secret_file);
   ledger_.begin_adoption();
-  host.set_sysctls(ledger_);
-  set_routes(host);
   std::vector<std::string> drivers;
   for (const std::string& interface : interfaces(self_)) drivers.push_back(driver_of(interface));
   const config::Datapath first = preferred(self_, drivers);
@@ -97,6 +93,9 @@ void Steering::bring_up() {
     spdlog::info("XDP is not possible, so tc: {}", error.what());
     use(config::Datapath::kTc);
   }
+  host.set_sysctls(ledger_);
+  set_routes(host);
+  if (is_fresh_) begin_recovery();
   ledger_.finish_adoption();
 }
 
@@ -104,7 +103,12 @@ void Steering::use(config::Datapath datapath) {
   const Host host(netlink_, self_);
   const auto old_flows = flows_to_carry(pins_, config_.limits);
   const bool adopted = load_and_fill(host, datapath, old_flows ? old_flows->get() : -1);
-  attach_all(host);
+  try {
+    attach_all(host);
+  } catch (...) {
+    if (old_flows) keep_old_flows(pins_, old_flows->get());
+    throw;
+  }
   if (old_flows) {
     copy_flows(old_flows->get(), programs_->map("flows"));  // what came in between
     pins_.unpin(kOldFlows);
@@ -117,19 +121,36 @@ void Steering::use(config::Datapath datapath) {
                          : "new tables");
 }
 
+/// Only now can the nodes' heartbeats get through.
+void Steering::begin_recovery() {
+  const std::uint32_t zero = 0;
+  auto settings = sys::map_lookup<abi::switch_settings>(map("settings"), zero).value();
+  settings.recovering_until_ns = monotonic_ns() + nanoseconds(config_.timeouts.recovery);
+  sys::map_update(map("settings"), zero, settings);
+}
+
 /// Returns true when the pinned flow table was adopted.
 bool Steering::load_and_fill(const Host& host, config::Datapath datapath, int old_flows) try {
   const auto pinned = pins_.open("flows");
-  const std::uint32_t pinned_id = pinned ? map_info(pinned->get()).id : 0;
+  if (old_flows < 0 && !(pinned && is_flow_table(pinned->get()))) forget_boot();
+  const std::uint32_t pinned_id = pinned ? sys::map_info(pinned->get()).id : 0;
   programs_.emplace(datapath, config_.limits, pins_);
-  const bool adopted = pinned_id == map_info(programs_->map("flows")).id;
+  const bool adopted = pinned_id == sys::map_info(programs_->map("flows")).id;
   if (old_flows >= 0) copy_flows(old_flows, programs_->map("flows"));
-  fill_tables(host, !adopted && old_flows < 0);
+  is_fresh_ = !adopted && old_flows < 0;
+  fill_tables(host, is_fresh_);
   programs_->pin_maps(pins_);
   return adopted;
 } catch (...) {
   if (old_flows >= 0) keep_old_flows(pins_, old_flows);
   throw;
+}
+
+/// A new flow table is a new boot. Who was bound to which dispatcher goes with the old one: most of these connections have been
+/// transferred since, and would be answered with RST. The settings go too: programs that still steer by the old table keep theirs.
+void Steering::forget_boot() const {
+  pins_.unpin("affinity");
+  pins_.unpin("settings");
 }
 
 Wanted Steering::wanted_now(const Host& host) {
@@ -138,12 +159,20 @@ Wanted Steering::wanted_now(const Host& host) {
     note("node " + node.name, reach.trouble);
     return static_cast<std::uint32_t>(reach.ifindex());
   };
-  return wanted(config_, secret_, ifindex_of, host.own_addresses());
+  Wanted all = wanted(config_, secret_, ifindex_of, host.own_addresses());
+  if (choice_) apply_choice(all, *choice_);
+  return all;
+}
+
+void Steering::use_dispatchers(const DispatcherChoice& choice) {
+  choice_ = choice;
+  fill_choice([&](const std::string& name) { return programs_->map(name); },
+              wanted_now(Host(netlink_, self_)));
 }
 
 void Steering::fill_tables(const Host& host, bool fresh) {
   const auto map = [&](const std::string& name) { return programs_->map(name); };
-  fill_settings(map, config_, fresh);
+  fill_settings(map, config_, secret_, fresh);
   fill(map, wanted_now(host));
 }
 
@@ -151,20 +180,23 @@ int Steering::program_for(const std::string& interface) const {
   return programs_->program(side_of(self_, interface));
 }
 
-/// All or nothing: what this call has attached is detached again when one interface refuses.
+/// All or nothing: when one interface refuses, what this call has attached is detached again, and
+/// what it has updated gets its former program back.
 void Steering::attach_all(const Host& host) {
   const config::Datapath datapath = programs_->datapath();
-  std::vector<std::string> done;
+  std::vector<std::string> fresh, updated;
   try {
     for (const std::string& interface : interfaces(self_)) {
-      const int ifindex = host.ifindex(interface), program = program_for(interface);
       const bool was_there = attachments_.is_there(datapath, interface);
-      attachments_.attach(datapath, interface, ifindex, program);
-      if (!was_there) done.push_back(interface);
+      attachments_.attach(datapath, interface, host.ifindex(interface), program_for(interface));
+      (was_there ? updated : fresh).push_back(interface);
     }
   } catch (...) {
-    for (const std::string& interface : done)
+    for (const std::string& interface : fresh)
       attachments_.detach(datapath, interface, host.ifindex(interface));
+    for (const std::string& interface : updated)  // the programs are pinned when all hang
+      if (const auto former = pins_.open(program_pin(datapath, side_of(self_, interface))))
+        attachments_.attach(datapath, interface, host.ifindex(interface), former->get());
     throw;
   }
 }
@@ -198,37 +230,54 @@ void Steering::set_routes(const Host& host) {
 /// Routes go when their interface goes down or the way to a node changes. One that is not wanted
 /// any more goes only when another takes its place: a node that cannot be reached just now keeps
 /// its route.
-void Steering::repair_routes(const Host& host) {
-  for (const sys::Route& route : host.wanted_routes(config_)) {
-    const auto old = std::find_if(routes_.begin(), routes_.end(), [&](const sys::Route& other) {
-      return other.destination == route.destination;
-    });
-    if (old == routes_.end()) {
-      routes_.push_back(route);
-    } else if (*old != route) {
-      ledger_.remove_route(*old);
-      *old = route;
-    }
-    ledger_.add_route(route);
+void Steering::repair_route(const sys::Route& route) {
+  const auto old = std::find_if(routes_.begin(), routes_.end(), [&](const sys::Route& other) {
+    return other.destination == route.destination;
+  });
+  if (old == routes_.end()) {
+    routes_.push_back(route);
+  } else if (*old != route) {
+    ledger_.remove_route(*old);
+    *old = route;
   }
+  ledger_.add_route(route);
 }
 
+/// Attaches again what somebody has removed. Returns what there is to say; "" = all is well.
+std::string Steering::tend_interface(const Host& host, const std::string& interface) {
+  const int ifindex = host.ifindex(interface), program = program_for(interface);
+  if (ifindex == 0) return "the interface has gone";
+  if (attachments_.is_attached(programs_->datapath(), interface, ifindex, program)) return "";
+  attachments_.attach(programs_->datapath(), interface, ifindex, program);
+  return "the program was detached: attached again";
+}
+
+/// Each by itself: what is wrong with one must not leave the others untended.
 void Steering::tend() {
   const Host host(netlink_, self_);
   const auto map = [&](const std::string& name) { return programs_->map(name); };
-  for (const std::string& interface : interfaces(self_)) {
-    const int ifindex = host.ifindex(interface), program = program_for(interface);
-    if (ifindex != 0 &&
-        attachments_.is_attached(programs_->datapath(), interface, ifindex, program)) {
-      note(interface, "");
-      continue;
-    }
-    note(interface,
-         ifindex == 0 ? "the interface has gone" : "the program was detached: attached again");
-    if (ifindex != 0) attachments_.attach(programs_->datapath(), interface, ifindex, program);
+  for (const std::string& interface : interfaces(self_))
+    attempt(interface, [&] { return tend_interface(host, interface); });
+  attempt("tables", [&] {
+    fill_nodes(map, wanted_now(host));
+    return std::string();
+  });
+  for (const sys::Route& route : host.wanted_routes(config_))
+    attempt("route to " + route.destination.str(), [&] {
+      repair_route(route);
+      return std::string();
+    });
+}
+
+/// Notes what `work` has to say about `whom`, or what went wrong with it.
+void Steering::attempt(const std::string& whom, const std::function<std::string()>& work) {
+  std::string trouble;
+  try {
+    trouble = work();
+  } catch (const std::exception& problem) {
+    trouble = problem.what();
   }
-  fill_nodes(map, wanted_now(host));
-  repair_routes(host);
+  note(whom, trouble);
 }
 
 std::size_t Steering::sweep() {
@@ -251,13 +300,11 @@ void Steering::note(const std::string& whom, const std::string& trouble) {
 }
 
 void Steering::down() {
+  ledger_.undo();
   programs_.reset();
   detach_others(Host(netlink_, self_));
   pins_.remove_all();
-  std::error_code ignored;  // directories that other roles or nodes still use stay
-  std::filesystem::remove(pins_.path().parent_path(), ignored);
-  std::filesystem::remove(pins_.path().parent_path().parent_path(), ignored);
-  ledger_.undo();
+  sys::remove_empty_pins(pins_.path());
 }
 
 bool is_up(const config::Config& config, const config::Switch& self) {

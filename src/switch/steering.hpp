@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <chrono>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -8,6 +9,7 @@
 #include "config/config.hpp"
 #include "control/keys.hpp"
 #include "switch/attachments.hpp"
+#include "switch/health.hpp"
 #include "switch/host.hpp"
 #include "switch/programs.hpp"
 #include "switch/tables.hpp"
@@ -29,6 +31,12 @@ class Steering {
   /// Once a second: attaches again what somebody has removed, follows interfaces, addresses and
   /// routes. Logs a change once.
   void tend();
+  /// Of what up() has loaded and filled in.
+  [[nodiscard]] int map(const std::string& name) const { return programs_->map(name); }
+  [[nodiscard]] const Programs& programs() const { return *programs_; }
+  [[nodiscard]] const control::Secret& secret() const noexcept { return secret_; }
+  /// Which dispatchers get clients; until then, and after up(), all of them do.
+  void use_dispatchers(const DispatcherChoice& choice);
   /// Removes flows that have been dead for long, when it is time. Returns how many.
   std::size_t sweep();
 
@@ -36,11 +44,15 @@ class Steering {
   void bring_up();
   void use(config::Datapath datapath);
   bool load_and_fill(const Host& host, config::Datapath datapath, int old_flows);
+  void forget_boot() const;
   void fill_tables(const Host& host, bool fresh);
+  void begin_recovery();
   void attach_all(const Host& host);
   void detach_others(const Host& host);
   void set_routes(const Host& host);
-  void repair_routes(const Host& host);
+  void repair_route(const sys::Route& route);
+  std::string tend_interface(const Host& host, const std::string& interface);
+  void attempt(const std::string& whom, const std::function<std::string()>& work);
   [[nodiscard]] int program_for(const std::string& interface) const;
   [[nodiscard]] Wanted wanted_now(const Host& host);
   /// Logs `trouble` about `whom` when it differs from the last time; "" = it is well again.
@@ -55,6 +67,8 @@ class Steering {
   sys::Ledger ledger_;
   Attachments attachments_;
   std::optional<Programs> programs_;
+  bool is_fresh_ = false;  ///< the flow table was made by this up()
+  std::optional<DispatcherChoice> choice_;
   std::vector<sys::Route> routes_;
   std::map<std::string, std::string> troubles_;
   std::chrono::steady_clock::time_point next_sweep_{};

@@ -15,9 +15,7 @@
 namespace tcpmig::steering {
 namespace {
 
-std::uint64_t nanoseconds(std::chrono::milliseconds time) {
-  return static_cast<std::uint64_t>(std::chrono::nanoseconds(time).count());
-}
+constexpr std::chrono::seconds kMargin{1};
 
 bool forget(int program, const abi::flow_key& key, std::uint64_t dead_ns) {
   abi::forget_request request{};
@@ -32,6 +30,10 @@ bool forget(int program, const abi::flow_key& key, std::uint64_t dead_ns) {
 
 }  // namespace
 
+std::uint64_t nanoseconds(std::chrono::milliseconds time) {
+  return static_cast<std::uint64_t>(std::chrono::nanoseconds(time).count());
+}
+
 std::uint64_t monotonic_ns() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -43,6 +45,10 @@ bool is_closing(const abi::flow_value& flow) {
   return flow.marks.is.generation == flow.owner.is.generation && flow.marks.is.closing;
 }
 
+bool has_client_rst(const abi::flow_value& flow) {
+  return flow.marks.is.generation == flow.owner.is.generation && flow.marks.is.client_rst;
+}
+
 bool is_dead(const abi::flow_value& flow, const config::Timeouts& timeouts, std::uint64_t now_ns) {
   if (flow.owner.is.owner == 0) return true;
   if (is_closing(flow) && flow.closing_ns + nanoseconds(timeouts.closing) < now_ns) return true;
@@ -50,7 +56,8 @@ bool is_dead(const abi::flow_value& flow, const config::Timeouts& timeouts, std:
 }
 
 std::size_t sweep_flows(const Programs& programs, const config::Timeouts& timeouts) {
-  const std::uint64_t dead_ns = 2 * nanoseconds(timeouts.closing), now = monotonic_ns();
+  // A COMMIT is repeated for as long as a transfer may take, and may be on its way as long again.
+  const std::uint64_t dead_ns = nanoseconds(2 * timeouts.transfer + kMargin), now = monotonic_ns();
   if (now < dead_ns) return 0;
   std::vector<abi::flow_key> candidates;
   sys::map_for_each<abi::flow_key, abi::flow_value>(

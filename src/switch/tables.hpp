@@ -9,6 +9,7 @@
 #include "config/config.hpp"
 #include "control/keys.hpp"
 #include "shared/switch_maps.h"
+#include "switch/health.hpp"
 #include "sys/address.hpp"
 
 namespace tcpmig::steering {
@@ -28,9 +29,14 @@ Wanted wanted(const config::Config& config, const control::Secret& secret,
               const std::function<std::uint32_t(const config::Node&)>& ifindex_of,
               const std::vector<sys::Address>& own_addresses);
 
-/// Settings that follow from the configuration; `before` gives what must not change while the maps
-/// live (boot id, hash key): drawn anew when `fresh`.
-abi::switch_settings wanted_settings(const config::Config& config,
+/// Narrows the dispatchers down to those that get clients.
+void apply_choice(Wanted& wanted, const DispatcherChoice& choice);
+
+/// Settings that follow from the configuration; `before` gives what must not change while the flow
+/// table lives: made anew when it is `fresh`. Then the switch recovers for timeouts.recovery. The
+/// hash key comes from the secret, so that connections at a dispatcher stay with it when the table
+/// is lost.
+abi::switch_settings wanted_settings(const config::Config& config, const control::Secret& secret,
                                      const abi::switch_settings& before, bool fresh);
 
 /// Finds the descriptor of a map by its name.
@@ -41,11 +47,18 @@ using MapByName = std::function<int(const std::string&)>;
 void fill(const MapByName& map, const Wanted& wanted);
 /// The part of it that may change while a switch runs: own addresses and the nodes' interfaces.
 void fill_nodes(const MapByName& map, const Wanted& wanted);
-void fill_settings(const MapByName& map, const config::Config& config, bool fresh);
+/// After apply_choice(): only what changes is written, Maglev's slots before the nodes that go, and after those that come.
+void fill_choice(const MapByName& map, const Wanted& wanted);
+void fill_settings(const MapByName& map, const config::Config& config,
+                   const control::Secret& secret, bool fresh);
+
+/// Whether `flow` knows more than `other`, both of one key: it is of a newer generation, or further
+/// on in the same one (the owner has spoken, the end has begun, it has ended).
+bool is_ahead(const abi::flow_value& flow, const abi::flow_value& other);
 
 /// Copies transferred flows from a table of another size that programs may still be using, so that
-/// a changed limit loses none: entries that are missing or older in `to`. Throws std::system_error
-/// (E2BIG) when they do not fit.
+/// a changed limit loses none: entries that are missing in `to`, or ahead of what is there. Throws
+/// std::system_error (E2BIG) when they do not fit.
 void copy_flows(int from, int to);
 
 }  // namespace tcpmig::steering
