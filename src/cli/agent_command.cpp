@@ -8,6 +8,7 @@
 #include "agent/agent.hpp"
 #include "cli/context.hpp"
 #include "cli/failure.hpp"
+#include "cli/options.hpp"
 #include "cli/text_table.hpp"
 
 namespace tcpmig::cli {
@@ -71,17 +72,18 @@ int check(const Globals& globals) {
 void add_agent(CLI::App& app, Globals& globals, Action& action) {
   CLI::App* noun = app.add_subcommand("agent", "Take live connections in on a server");
   noun->require_subcommand(1);
+  noun->footer(group_footer("agent", kOfNode));
   noun->add_subcommand(
           "run", "Run the agent of this server until SIGTERM or SIGINT; connections outlive it")
-      ->footer("\nExample: sudo tcpmig agent run --node server1")
+      ->footer(footer("sudo tcpmig agent run --node server1", kOfNodeNoJson))
       ->callback([&] { action = [&] { return run(globals); }; });
   noun->add_subcommand("down", "Remove its programs, routes, rules and sysctls, also after a crash")
-      ->footer("\nExample: sudo tcpmig agent down")
+      ->footer(footer("sudo tcpmig agent down", kOfNode))
       ->callback([&] { action = [&] { return down(globals); }; });
   noun->add_subcommand("check",
                        "Say what this machine has and lacks; changes nothing. Ends with 3 when "
                        "something is missing")
-      ->footer("\nExample: sudo tcpmig agent check --json")
+      ->footer(footer("sudo tcpmig agent check --json", kOfNode))
       ->callback([&] { action = [&] { return check(globals); }; });
 }
 

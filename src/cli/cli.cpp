@@ -27,7 +27,11 @@ Examples:
   sudo tcpmig switch run
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 a right or a kernel feature is missing;
-4 already running; 5 not found. `lab exec` ends with the command's own code.)";
+4 already running; 5 not found. `lab exec` ends with the command's own code, 126 or 127 when it cannot be
+started; `lab demo` with 130 when it is interrupted.
+
+Environment: TCPMIG_CONFIG and TCPMIG_NODE stand for --config and --node; TCPMIG_LOG is the least
+important message to log: trace, debug, info, warning, error or off.)";
 
 void add_globals(CLI::App& app, Globals& globals) {
   app.add_option("--config", globals.config, "The cluster's configuration file")
@@ -92,8 +96,6 @@ int parse_and_run(int argc, char** argv) {
     app.parse(std::vector<std::string>(words.ours.rbegin(), words.ours.rend()));
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
-  } catch (const CLI::CallForAllHelp& help) {
-    return app.exit(help);
   } catch (const CLI::ParseError& error) {
     throw Failure(kUsage, std::string(error.what()) + " (see `" + named_command(app) + " --help`)");
   }
@@ -106,6 +108,8 @@ int run(int argc, char** argv) noexcept {
   try {
     const int code = parse_and_run(argc, argv);
     std::cout.flush();
+    // whoever reads our output must not take a part of it for the whole
+    if (!std::cout) throw std::runtime_error("cannot write to the standard output");
     return code;
   } catch (const std::exception& error) {
     try {

@@ -7,6 +7,7 @@
 
 #include "cli/context.hpp"
 #include "cli/failure.hpp"
+#include "cli/options.hpp"
 
 namespace tcpmig::cli {
 namespace {
@@ -49,11 +50,12 @@ int check(const Globals& globals, const std::filesystem::path& file) {
 void add_config(CLI::App& app, Globals& globals, Action& action) {
   CLI::App* noun = app.add_subcommand("config", "The cluster's configuration file");
   noun->require_subcommand(1);
+  noun->footer(group_footer("config", kOfFile));
   CLI::App* verb = noun->add_subcommand(
       "check", "Say all that is wrong with the file: line, column, and the fix");
   const auto file = std::make_shared<std::filesystem::path>();
   verb->add_option("FILE", *file, "The file to check (default: that of --config)");
-  verb->footer("\nExample: tcpmig config check examples/tcpmig.toml");
+  verb->footer(footer("tcpmig config check /etc/tcpmig/tcpmig.toml", kOfFile));
   verb->callback([&globals, &action, file] {
     action = [&globals, file] { return check(globals, file->empty() ? globals.config : *file); };
   });

@@ -3,16 +3,20 @@
 
 #include <linux/capability.h>
 #include <spdlog/spdlog.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <array>
 #include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "cli/failure.hpp"
+#include "cli/options.hpp"
 #include "sys/bpf.hpp"
+#include "sys/capability.hpp"
 #include "sys/log.hpp"
 
 namespace tcpmig::cli {
@@ -33,13 +37,6 @@ std::string known_names(const config::Config& config) {
   for (const config::Switch& item : config.switches) text += (text.empty() ? "" : ", ") + item.name;
   for (const config::Node& item : config.nodes) text += (text.empty() ? "" : ", ") + item.name;
   return text;
-}
-
-bool has_capability(unsigned capability) {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
-  if (::syscall(SYS_capget, &header, data.data()) < 0) return false;
-  return (data[capability / 32].effective >> (capability % 32) & 1U) != 0;
 }
 
 const char* role_text(config::Role role) {
@@ -88,10 +85,12 @@ const config::Node& this_node(const config::Config& config, const Globals& globa
                             ", or name one with --node");
 }
 
-void require_root(const std::string& what) {
+void require_root(const std::string& what, Rights rights) {
   std::string missing;
-  if (!has_capability(CAP_NET_ADMIN)) missing += " CAP_NET_ADMIN";
-  if (!has_capability(CAP_BPF) && !has_capability(CAP_SYS_ADMIN)) missing += " CAP_BPF";
+  if (!sys::has_capability(CAP_NET_ADMIN)) missing += " CAP_NET_ADMIN";
+  const bool admin = sys::has_capability(CAP_SYS_ADMIN);
+  if (rights == Rights::kNamespaces && !admin) missing += " CAP_SYS_ADMIN";
+  if (!sys::has_capability(CAP_BPF) && !admin) missing += " CAP_BPF";
   if (missing.empty()) return;
   throw Failure(kMissing, what + " takes root: run it with sudo (missing:" + missing + ")");
 }
@@ -113,5 +112,18 @@ void role_log(const Globals& globals, const std::string& role) {
 }
 
 void print_json(const nlohmann::json& json) { std::cout << json.dump(2) << std::endl; }
+
+CLI::Option* add_datapath(CLI::App& verb, config::Datapath& datapath, const std::string& help) {
+  static const std::vector<std::pair<std::string, config::Datapath>> kWords{
+      {"auto", config::Datapath::kAuto},
+      {"tc", config::Datapath::kTc},
+      {"xdp", config::Datapath::kXdp}};
+  return verb
+      .add_option_function<std::string>(
+          "--datapath",
+          [&datapath](const std::string& word) { datapath = chosen("--datapath", word, kWords); },
+          help)
+      ->type_name("auto|tc|xdp");
+}
 
 }  // namespace tcpmig::cli

@@ -10,7 +10,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace tcpmig::cli {
 
@@ -34,8 +35,10 @@ const config::Switch& this_switch(const config::Config& config, const Globals& g
 const config::Node& this_node(const config::Config& config, const Globals& globals,
                               config::Role role);
 
-/// Throws Failure (missing) without the rights that `what` takes.
-void require_root(const std::string& what);
+/// Throws Failure (missing) without the rights that `what` takes. Namespaces are entered with
+/// CAP_SYS_ADMIN alone.
+enum class Rights { kNetwork, kNamespaces };
+void require_root(const std::string& what, Rights rights = Rights::kNetwork);
 /// For commands that have nothing to say as JSON.
 void refuse_json(const Globals& globals, const std::string& command);
 /// Logs to stderr, warnings and worse only, unless --verbose (or TCPMIG_LOG) asks for more; `role`
@@ -43,6 +46,9 @@ void refuse_json(const Globals& globals, const std::string& command);
 void quiet_log(const Globals& globals);
 void role_log(const Globals& globals, const std::string& role);
 void print_json(const nlohmann::json& json);
+
+/// --datapath auto|tc|xdp
+CLI::Option* add_datapath(CLI::App& verb, config::Datapath& datapath, const std::string& help);
 
 // One function for each noun; each adds its verbs and sets `action` when one of them is named.
 void add_switch(CLI::App& app, Globals& globals, Action& action);

@@ -4,12 +4,10 @@
 #include <cerrno>
 #include <system_error>
 
+#include "sys/errors.hpp"
+
 namespace tcpmig::cli {
 namespace {
-
-bool contains(const std::string& text, const char* words) {
-  return text.find(words) != std::string::npos;
-}
 
 /// What an errno means to whoever started us, after what was attempted.
 std::string hint(int error) {
@@ -41,9 +39,10 @@ Verdict judge(const std::exception& error) {
     return {is_missing_right_or_feature(code) ? kMissing : kFailed, text + hint(code)};
   }
   if (dynamic_cast<const std::invalid_argument*>(&error) != nullptr) return {kUsage, text};
-  // sys::RoleLock and lab::Lab::up() say it in words
-  if (contains(text, "is already running") || contains(text, "is up already"))
-    return {kRunning, text};
+  if (dynamic_cast<const sys::WrongSetup*>(&error) != nullptr) return {kUsage, text};
+  if (dynamic_cast<const sys::AlreadyRunning*>(&error) != nullptr) return {kRunning, text};
+  if (dynamic_cast<const sys::MissingFeature*>(&error) != nullptr) return {kMissing, text};
+  if (dynamic_cast<const sys::NotFound*>(&error) != nullptr) return {kNotFound, text};
   return {kFailed, text};
 }
 

@@ -6,7 +6,7 @@
 
 namespace tcpmig::cli {
 
-/// What the program ends with; the list is in cli.hpp, in the help and in README.
+/// What the program ends with; `tcpmig --help` lists them.
 enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kMissing = 3, kRunning = 4, kNotFound = 5 };
 
 /// An end with a certain exit code and one line that says what to do.

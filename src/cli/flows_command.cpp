@@ -10,6 +10,7 @@
 
 #include "cli/context.hpp"
 #include "cli/failure.hpp"
+#include "cli/options.hpp"
 #include "cli/text_table.hpp"
 #include "switch/sweep.hpp"
 #include "switch/switch.hpp"
@@ -22,6 +23,9 @@ using Json = nlohmann::json;
 struct Filters {
   std::string service, owner, client, state;
 };
+
+const std::vector<std::pair<std::string, std::string>> kStates{
+    {"moved", "moved"}, {"open", "open"}, {"closing", "closing"}, {"dead", "dead"}};
 
 std::string state_of(const abi::flow_value& flow, const config::Timeouts& timeouts,
                      std::uint64_t now) {
@@ -56,6 +60,7 @@ Json to_json(const config::Config& config, const steering::FlowRow& row, std::ui
           {"generation", static_cast<unsigned>(flow.owner.is.generation)},
           {"spoke", flow.owner.is.spoke == 1},
           {"state", state_of(flow, config.timeouts, now)},
+          {"client_rst", steering::has_client_rst(flow)},
           {"age_s", seconds(flow.committed_ns)},
           {"idle_s", seconds(flow.last_seen_ns)},
           {"packets_in", flow.packets_in},
@@ -147,13 +152,14 @@ void add_flows(CLI::App& app, Globals& globals, Action& action) {
   noun->add_option("--service", filters->service, "Only those of this service")->type_name("NAME");
   noun->add_option("--owner", filters->owner, "Only those that this node owns")->type_name("NODE");
   noun->add_option("--client", filters->client, "Only those of this client")->type_name("ADDRESS");
-  noun->add_option("--state", filters->state,
-                   "Only those in this state: moved (the owner has not spoken yet), open, closing, "
-                   "dead (not swept yet; left "
-                   "out otherwise)")
-      ->check(CLI::IsMember({"moved", "open", "closing", "dead"}))
+  noun->add_option_function<std::string>(
+          "--state",
+          [filters](const std::string& word) { filters->state = chosen("--state", word, kStates); },
+          "Only those in this state: moved (the owner has not spoken yet), open, closing, "
+          "dead (not swept yet; left "
+          "out otherwise)")
       ->type_name("STATE");
-  noun->footer("\nExample: sudo tcpmig flows --owner server1 --state open --json");
+  noun->footer(footer("sudo tcpmig flows --owner server1 --state open --json", kOfNode));
   noun->callback([&globals, &action, filters] {
     action = [&globals, filters] { return flows(globals, *filters); };
   });

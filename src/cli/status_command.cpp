@@ -7,6 +7,7 @@
 
 #include "cli/context.hpp"
 #include "cli/failure.hpp"
+#include "cli/options.hpp"
 #include "cli/render.hpp"
 #include "control/status_socket.hpp"
 #include "switch/switch.hpp"
@@ -16,23 +17,30 @@ namespace {
 
 using Json = nlohmann::json;
 
-bool has_pins(const sys::RolePaths& paths, const std::string& role) {
+bool is_there(const std::filesystem::path& path) {
   std::error_code ignored;
-  return std::filesystem::exists(paths.pins(role), ignored);
+  return std::filesystem::exists(path, ignored);
 }
 
-/// null: nothing of this role is here.
+/// null: nothing of this role is here. Where it was killed, its pins and what it has changed (its
+/// ledger) are.
 Json role_status(const config::Config& config, const std::string& node, const std::string& role) {
   const sys::RolePaths paths = config.paths(node);
   if (auto answer = control::query_status(paths.socket(role))) return *answer;
-  if (!has_pins(paths, role)) return nullptr;
-  if (const config::Switch* self = config.find_switch(node); self != nullptr && role == "switch")
+  const bool pinned = is_there(paths.pins(role));
+  const bool ledger = is_there(paths.ledger(role));
+  if (!pinned && !ledger) return nullptr;
+  if (const config::Switch* self = config.find_switch(node);
+      self != nullptr && role == "switch" && pinned)
     return steering::status(config, *self);
-  return {{"role", role},
-          {"node", node},
-          {"pid", nullptr},
-          {"ready", false},
-          {"pinned", paths.pins(role).string()}};
+  Json left{{"role", role},
+            {"node", node},
+            {"pid", nullptr},
+            {"ready", false},
+            {"give_back_with", "tcpmig " + role + " down"}};
+  if (pinned) left["pinned"] = paths.pins(role).string();
+  if (ledger) left["ledger"] = paths.ledger(role).string();
+  return left;
 }
 
 int status(const Globals& globals) {
@@ -58,7 +66,7 @@ void add_status(CLI::App& app, Globals& globals, Action& action) {
   CLI::App* noun = app.add_subcommand("status",
                                       "What the roles of this node say of themselves; works for a "
                                       "switch that is up without `run`, too");
-  noun->footer("\nExample: sudo tcpmig status --json");
+  noun->footer(footer("sudo tcpmig status --json", kOfNode));
   noun->callback([&] { action = [&] { return status(globals); }; });
 }
 

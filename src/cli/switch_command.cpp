@@ -2,17 +2,30 @@
 // tcpmig switch up|down|run
 #include <CLI/CLI.hpp>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/context.hpp"
+#include "cli/options.hpp"
 #include "switch/switch.hpp"
 
 namespace tcpmig::cli {
 namespace {
 
-int up(const Globals& globals) {
+/// --datapath, if it was given, stands above the file.
+struct Datapath {
+  config::Datapath datapath = config::Datapath::kAuto;
+  const CLI::Option* option = nullptr;
+};
+
+config::Switch chosen(config::Switch self, const Datapath& given) {
+  if (given.option->count() > 0) self.datapath = given.datapath;
+  return self;
+}
+
+int up(const Globals& globals, const Datapath& given) {
   const config::Config config = load_config(globals);
-  const config::Switch& self = this_switch(config, globals);
+  const config::Switch self = chosen(this_switch(config, globals), given);
   require_root("switch up");
   quiet_log(globals);
   steering::up(config, self);
@@ -47,13 +60,19 @@ int down(const Globals& globals) {
   return 0;
 }
 
-int run(const Globals& globals) {
+int run(const Globals& globals, const Datapath& given) {
   refuse_json(globals, "switch run");
   const config::Config config = load_config(globals);
-  const config::Switch& self = this_switch(config, globals);
+  const config::Switch self = chosen(this_switch(config, globals), given);
   require_root("switch run");
   role_log(globals, "switch " + self.name);
   return steering::run(config, self);
+}
+
+void add_option(CLI::App& verb, Datapath& given) {
+  given.option = add_datapath(
+      verb, given.datapath,
+      "Instead of `datapath` of the file: auto (XDP where the drivers have it), tc or xdp");
 }
 
 }  // namespace
@@ -62,18 +81,23 @@ void add_switch(CLI::App& app, Globals& globals, Action& action) {
   CLI::App* noun = app.add_subcommand(
       "switch", "Steer packets between clients, dispatchers and servers (an L3 router)");
   noun->require_subcommand(1);
-  noun->add_subcommand(
-          "up", "Load, fill and attach the programs, set routes and sysctls; live flows survive")
-      ->footer("\nExample: sudo tcpmig switch up --node switch1")
-      ->callback([&] { action = [&] { return up(globals); }; });
+  noun->footer(group_footer("switch", kOfNode));
+  const auto given_up = std::make_shared<Datapath>(), given_run = std::make_shared<Datapath>();
+  CLI::App* verb_up = noun->add_subcommand(
+      "up", "Load, fill and attach the programs, set routes and sysctls; live flows survive");
+  add_option(*verb_up, *given_up);
+  verb_up->footer(footer("sudo tcpmig switch up --node switch1 --datapath tc", kOfNode))
+      ->callback([&, given_up] { action = [&, given_up] { return up(globals, *given_up); }; });
   noun->add_subcommand("down", "Detach and give everything back, also after a crash")
-      ->footer("\nExample: sudo tcpmig switch down")
+      ->footer(footer("sudo tcpmig switch down", kOfNode))
       ->callback([&] { action = [&] { return down(globals); }; });
-  noun->add_subcommand("run",
-                       "up, then stay: re-attach, follow the nodes, sweep, answer `status`; the "
-                       "programs stay at the end")
-      ->footer("\nExample: sudo tcpmig switch run --config /etc/tcpmig/tcpmig.toml")
-      ->callback([&] { action = [&] { return run(globals); }; });
+  CLI::App* verb_run = noun->add_subcommand(
+      "run",
+      "up, then stay: re-attach, follow the nodes, sweep, answer `status`; the programs stay at "
+      "the end");
+  add_option(*verb_run, *given_run);
+  verb_run->footer(footer("sudo tcpmig switch run --config /etc/tcpmig/tcpmig.toml", kOfNodeNoJson))
+      ->callback([&, given_run] { action = [&, given_run] { return run(globals, *given_run); }; });
 }
 
 }  // namespace tcpmig::cli

@@ -11,7 +11,8 @@ namespace {
 /// UTF-8 is not expected here: names, addresses and numbers.
 bool is_numeric(const std::string& cell) {
   return cell.empty() || cell == "-" ||
-         (cell.find_first_not_of("0123456789.kMGTPmshd") == std::string::npos &&
+         (std::ranges::count(cell, '.') < 2 &&  // an address is none
+          cell.find_first_not_of("0123456789.kMGTPmshd") == std::string::npos &&
           cell.find_first_of("0123456789") == 0);
 }
 

@@ -8,13 +8,14 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/context.hpp"
+#include "cli/options.hpp"
 #include "cli/version.hpp"
 
 namespace tcpmig::cli {
 
 void add_version(CLI::App& app, Globals& globals, Action& action) {
   CLI::App* noun = app.add_subcommand("version", "Versions of tcpmig, libbpf and this kernel");
-  noun->footer("\nExample: tcpmig version --json");
+  noun->footer(footer("tcpmig version --json", kOfAll));
   noun->callback([&] {
     action = [&] {
       utsname kernel{};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // `tcpmig lab demo`: the programme. What each act shows and checks is in demo_*.cpp.
 #include <iostream>
+#include <optional>
 
 #include "lab/demo.hpp"
 #include "lab/demo_parts.hpp"
@@ -12,25 +13,28 @@ namespace tcpmig::lab {
 namespace {
 
 using namespace demo_parts;
-constexpr const char* kName = "demo";
 
-/// Removes the lab at the end, however that comes.
-class Removal {
+/// A lab that is removed with the object. It exists only once the lab is up: a lab of that name which
+/// was there before is somebody else's, and `up` says so.
+class DemoLab {
  public:
-  explicit Removal(bool keep) : keep_(keep) {}
-  ~Removal() {
+  explicit DemoLab(const lab::Options& options) : lab_(Lab::up(options)) {}
+  ~DemoLab() {
     if (keep_) return;
     try {
-      Lab::down(kName);
+      Lab::down(lab_.name());
     } catch (const std::exception& error) {
       std::cerr << "tcpmig: " << error.what() << '\n';
     }
   }
-  Removal(const Removal&) = delete;
-  Removal& operator=(const Removal&) = delete;
+  DemoLab(const DemoLab&) = delete;
+  DemoLab& operator=(const DemoLab&) = delete;
+  const Lab& operator*() const noexcept { return lab_; }
+  void keep() noexcept { keep_ = true; }
 
  private:
-  bool keep_;
+  Lab lab_;
+  bool keep_ = false;
 };
 
 std::vector<StockServer> start_servers(const std::vector<ServerKind>& kinds, const Lab& lab,
@@ -56,9 +60,20 @@ std::vector<Payload> make_files(const std::filesystem::path& directory) {
   return files;
 }
 
-int verdict(const Report& report, std::chrono::steady_clock::time_point begun) {
-  const auto seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+double seconds_since(std::chrono::steady_clock::time_point begun) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+}
+
+int verdict(const DemoOptions& options, Report& report, double seconds) {
+  if (options.json) {
+    nlohmann::json& document = report.document();
+    document["ok"] = report.failed() == 0;
+    document["passed"] = report.passed();
+    document["failed"] = report.failed();
+    document["took_s"] = seconds;
+    std::cout << document.dump(2) << std::endl;
+    return report.failed() == 0 ? 0 : 1;
+  }
   char text[128];
   std::snprintf(text, sizeof text, "%s: %u checks passed, %u failed, %.1f s",
                 report.failed() == 0 ? "OK" : "FAILED", report.passed(), report.failed(), seconds);
@@ -66,50 +81,75 @@ int verdict(const Report& report, std::chrono::steady_clock::time_point begun) {
   return report.failed() == 0 ? 0 : 1;
 }
 
-void act_migration(const DemoOptions& options, const Lab& lab, double seconds,
-                   const TemporaryDirectory& directory, Report& report) {
-  std::vector<Payload> files = make_files(directory.path());
-  std::vector<StockServer> servers = start_servers(options.servers, lab, directory.path());
+/// Below the lab's own directory, so that `lab down` removes it, whatever has become of us.
+std::filesystem::path work_directory(const Lab& lab) {
+  constexpr std::uintmax_t kNeeded = 220UL << 20;  // the files, and a copy of the largest
+  const auto directory = Paths(lab.name()).run / "demo";
+  std::filesystem::create_directories(directory);
+  if (const auto there = std::filesystem::space(directory).available; there < kNeeded)
+    throw std::runtime_error("the demo needs " + human_size(kNeeded) + " below /run, there are " +
+                             human_size(there >> 20 << 20) + " (df /run)");
+  return directory;
+}
+
+void act_migration(const DemoOptions& options, const Lab& lab, double seconds, Report& report) {
+  const auto directory = work_directory(lab);
+  std::vector<Payload> files = make_files(directory);
+  std::vector<StockServer> servers = start_servers(options.servers, lab, directory);
   show_lab(report, lab, servers, seconds);
-  Stage stage{lab, directory.path(), servers, std::move(files), report};
+  Stage stage{lab, directory, servers, std::move(files), report};
   show_fetches(stage);
   show_path(stage);
   show_phases(stage, options.requests);
+  if (options.keep)
+    for (StockServer& server : servers) server.release();
 }
 
 /// On a kernel without the kfunc: the same lab, with servers that take descriptors.
-void act_repair(const DemoOptions& options, const TemporaryDirectory& directory, Report& report) {
-  Lab::down(kName);
-  const auto file = directory.path() / "repair.toml";
+lab::Options repair_options(const DemoOptions& options) {
   const auto count = static_cast<unsigned>(options.servers.size());
-  write_text(file, repair_config(count, directory.path()));
-  const Lab lab =
-      Lab::up({.name = kName, .servers = count, .datapath = options.datapath, .config_file = file});
-  show_repair(report, lab, directory.path());
+  return {.name = options.name,
+          .servers = count,
+          .datapath = options.datapath,
+          .config_text = repair_config(count, Paths(options.name).run)};
+}
+
+void show_how_to_go_on(const Lab& lab, bool migration) {
+  const std::string name = " --name " + lab.name();
+  std::cout << "\nThe lab stays up, its servers with it:\n  tcpmig lab exec" << name
+            << " client1 -- curl -s http://" << kVip4 << (migration ? "/1m.bin -o /dev/null" : "/")
+            << "\n  tcpmig lab exec" << name << " switch1 -- tcpmig flows\n  tcpmig lab down"
+            << name << "    ends and removes all\n";
+}
+
+int play(const DemoOptions& options) {
+  const auto begun = std::chrono::steady_clock::now();
+  Report report(options.json);
+  const auto count = static_cast<unsigned>(options.servers.size());
+  std::optional<DemoLab> lab;
+  lab.emplace(lab::Options{.name = options.name, .servers = count, .datapath = options.datapath});
+  const double seconds = seconds_since(begun);
+  const bool migration = show_machine(report, **lab) && !options.repair;
+  if (migration) {
+    act_migration(options, **lab, seconds, report);
+  } else {
+    lab.reset();
+    lab.emplace(repair_options(options));
+    show_repair(report, **lab, Paths(options.name).run, options.keep);
+  }
+  if (options.keep) {
+    lab->keep();
+    if (!options.json) show_how_to_go_on(**lab, migration);
+  }
+  return verdict(options, report, seconds_since(begun));
 }
 
 }  // namespace
 
 int demo(const DemoOptions& options) {
   const CatchInterrupts catcher;
-  const auto begun = std::chrono::steady_clock::now();
-  const TemporaryDirectory directory("tcpmig-demo");
-  const Removal removal(options.keep);
-  Report report;
   try {
-    const auto count = static_cast<unsigned>(options.servers.size());
-    const Lab lab = Lab::up({.name = kName, .servers = count, .datapath = options.datapath});
-    const auto seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
-    const bool kernel_resume = show_machine(report, lab);
-    if (kernel_resume && !options.repair)
-      act_migration(options, lab, seconds, directory, report);
-    else
-      act_repair(options, directory, report);
-    if (options.keep)
-      std::cout << "\nThe lab stays up: tcpmig lab exec --name " << kName
-                << " client1 -- curl http://" << kVip4 << "/\n";
-    return verdict(report, begun);
+    return play(options);
   } catch (const Interrupted&) {
     std::cerr << "\ninterrupted: the lab is removed\n";
     return 130;

@@ -79,11 +79,19 @@ void show_fetch(Stage& stage, const Payload& file, bool ipv6, const std::string&
        answer ? answer->kind : "", answer ? answer->client.str() : "", equal ? "equal" : "DIFFERS",
        milliseconds(fetched.took)},
       widths);
-  stage.report.check(fetched.done,
-                     what + " did not come to its end:\n" + tail(stage.directory / "fetch.log", 3));
-  stage.report.check(equal, what + ": the file is not the one that the server has");
-  stage.report.check(answer && answer->client == real,
-                     what + ": the server should have logged " + real.str());
+  stage.report.check(fetched.done, what + " comes to its end",
+                     tail(stage.directory / "fetch.log", 3));
+  stage.report.check(equal, what + " gets the file that the server has");
+  stage.report.check(answer && answer->client == real, what + ": the server logs " + real.str());
+  stage.report.document()["fetches"].push_back(
+      {{"bytes", file.size},
+       {"family", ipv6 ? 6 : 4},
+       {"program", program},
+       {"server", answer ? nlohmann::json(answer->server) : nlohmann::json()},
+       {"server_program", answer ? nlohmann::json(answer->kind) : nlohmann::json()},
+       {"client_seen", answer ? nlohmann::json(answer->client.str()) : nlohmann::json()},
+       {"equal", equal},
+       {"took_ns", fetched.took.count()}});
   std::filesystem::remove(target);
 }
 

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "agent/agent.hpp"
 #include "lab/lab.hpp"
 #include "lab/payload.hpp"
@@ -12,20 +14,27 @@
 /// programme.
 namespace tcpmig::lab::demo_parts {
 
-/// What is printed, and the verdict.
+/// What is printed, what is kept as JSON, and the verdict.
 class Report {
  public:
+  /// `quiet`: nothing is printed, since stdout is for the document.
+  explicit Report(bool quiet) : quiet_(quiet) {}
   void title(const std::string& text);
   void line(const std::string& text = {});
   /// A row of cells, each padded to its column.
   void row(const std::vector<std::string>& cells, const std::vector<unsigned>& widths);
-  /// Remembers a failure (and prints it at once).
-  bool check(bool ok, const std::string& what);
+  /// Remembers whether something is as it should be; `what` says how that is. A failure is printed at
+  /// once, with what is known of it.
+  bool check(bool ok, const std::string& what, const std::string& detail = {});
+  /// What the acts have found out, for `--json`.
+  [[nodiscard]] nlohmann::json& document() noexcept { return document_; }
   [[nodiscard]] unsigned passed() const noexcept { return passed_; }
   [[nodiscard]] unsigned failed() const noexcept { return failed_; }
 
  private:
+  bool quiet_;
   unsigned passed_ = 0, failed_ = 0;
+  nlohmann::json document_ = nlohmann::json::object();
 };
 
 struct Stage {
@@ -47,7 +56,8 @@ void show_phases(Stage& stage, unsigned requests);
 /// The dispatcher sees nothing of a connection after its transfer.
 void show_path(Stage& stage);
 /// What there is without the kfunc: connections handed over as descriptors.
-void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory);
+/// `keep`: they go on running, until `lab down`.
+void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory, bool keep);
 /// A configuration whose servers take descriptors, for show_repair().
 std::string repair_config(unsigned servers, const std::filesystem::path& directory);
 

@@ -46,8 +46,13 @@ void show(const Stage& stage, const std::string& what, const Around& around) {
   stage.report.row(
       {what, std::to_string(seen), std::to_string(around.servers_after - around.servers_before)},
       {50, 14});
-  stage.report.check(seen == 0, what + ": the dispatcher saw packets");
-  stage.report.check(around.servers_after > around.servers_before, what + ": the servers saw none");
+  stage.report.check(seen == 0, what + ": the dispatcher sees no packet");
+  stage.report.check(around.servers_after > around.servers_before,
+                     what + ": the servers see packets");
+  stage.report.document()["path"].push_back(
+      {{"what", what},
+       {"packets_dispatcher", seen},
+       {"packets_servers", around.servers_after - around.servers_before}});
 }
 
 std::string family_of(const sys::Endpoint& target) {
@@ -72,7 +77,7 @@ std::unique_ptr<HttpClient> kept_connection(const Stage& stage, const sys::Endpo
 /// The first request moves the connection; the others must go straight on.
 void show_keep_alive(const Stage& stage, const sys::Endpoint& target) {
   const auto client = kept_connection(stage, target);
-  if (!stage.report.check(client != nullptr, "no connection came to a server that keeps it"))
+  if (!stage.report.check(client != nullptr, "a connection comes to a server that keeps it"))
     return;
   const Payload& file = stage.files.front();
   unsigned right = 0;
@@ -83,8 +88,8 @@ void show_keep_alive(const Stage& stage, const sys::Endpoint& target) {
       if (sha256_of_bytes(client->receive().body) == file.sha256) ++right;
     }
   });
-  stage.report.check(right == 99,
-                     std::to_string(99 - right) + " of 99 requests were answered wrongly");
+  stage.report.check(right == 99, "each of 99 more requests gets the file",
+                     std::to_string(99 - right) + " did not");
   show(stage, "requests 2..100 on a kept-alive connection, " + family_of(target), around);
 }
 
@@ -94,10 +99,10 @@ void show_download(const Stage& stage, const sys::Endpoint& target) {
   const Payload& file = stage.files.at(kLargest);
   client.send(get_on(file.name, true));
   const Response head = client.receive(false);
-  stage.report.check(head.status == 200, "the download has begun");
+  stage.report.check(head.status == 200, "the download begins");
   std::string body;
   const Around around = observe(stage, [&] { body = client.receive_all(); });
-  stage.report.check(sha256_of_bytes(body) == file.sha256, "the download is complete");
+  stage.report.check(sha256_of_bytes(body) == file.sha256, "the download comes complete");
   show(stage, human_size(file.size) + " after the head of the answer, " + family_of(target),
        around);
 }

@@ -2,11 +2,9 @@
 #include <sstream>
 
 #include "lab/demo_parts.hpp"
-#include "lab/fd_server.hpp"
+#include "lab/generate.hpp"
 #include "lab/http_client.hpp"
-#include "lab/plan.hpp"
 #include "lab/process.hpp"
-#include "sys/netns.hpp"
 
 namespace tcpmig::lab::demo_parts {
 namespace {
@@ -30,17 +28,20 @@ void show_request(Report& report, const Lab& lab, const sys::Endpoint& target,
   }
   const std::string own = client.local().str();
   report.row({target.address.str(), own, peers[0], servers[0]}, widths);
-  report.check(peers[0] == own && peers[1] == own, "the server should see " + own);
-  report.check(servers[0] == servers[1] && !servers[0].empty(),
-               "both requests should have been answered by one server");
+  report.document()["requests"].push_back({{"service", target.address.str()},
+                                           {"client", own},
+                                           {"client_seen", peers},
+                                           {"server", servers}});
+  report.check(peers[0] == own && peers[1] == own, "the server sees " + own);
+  report.check(servers[0] == servers[1] && !servers[0].empty(), "one server answers both requests");
 }
 
 }  // namespace
 
 std::string repair_config(unsigned servers, const std::filesystem::path& directory) {
   std::ostringstream text;
-  text << "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"" << kVip4 << "\"\nvip6 = \"" << kVip6
-       << "\"\nport = 80\nprotocol = \"http\"\n\n[[service.route]]\nprefix = \"/\"\npool = "
+  text << web_service()
+       << "\n[[service.route]]\nprefix = \"/\"\npool = "
           "\"descriptors\"\n\n"
        << "[[pool]]\nname = \"descriptors\"\nalgorithm = \"round_robin\"\nservers = [\n";
   for (unsigned i = 1; i <= servers; ++i) {
@@ -52,17 +53,20 @@ std::string repair_config(unsigned servers, const std::filesystem::path& directo
   return text.str();
 }
 
-void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory) {
+void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory,
+                 bool keep) {
   std::vector<ProcessId> servers;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
   for (const Node& node : lab.nodes()) {
     if (node.role != "server") continue;
     const std::string socket = socket_of(directory, node.name);
-    const sys::UniqueFd netns = sys::open_netns(node.netns);
-    const pid_t pid = start_function(netns.get(), [&] { return fd_server(socket, node.name); });
+    const pid_t pid =
+        lab.spawn(node.name, {self, "lab", "fd-server", "--socket", socket, "--as", node.name},
+                  directory / (node.name + ".fd-server.log"));
     if (const auto process = identify(pid)) servers.push_back(*process);
     report.check(
         wait_until(std::chrono::seconds(5), [&] { return std::filesystem::exists(socket); }),
-        node.name + " does not start");
+        node.name + " starts");
   }
   report.title(
       "Repair resume: the agent restores the connection and hands it to a server of ours as a "
@@ -73,7 +77,7 @@ void show_repair(Report& report, const Lab& lab, const std::filesystem::path& di
   for (int round = 0; round < 3; ++round)
     for (const sys::Address& vip : {service.vip4, service.vip6})
       show_request(report, lab, {vip, service.port}, widths);
-  terminate(servers, std::chrono::seconds(2));
+  if (!keep) terminate(servers, std::chrono::seconds(2));
 }
 
 }  // namespace tcpmig::lab::demo_parts

@@ -9,10 +9,12 @@
 
 namespace tcpmig::lab::demo_parts {
 
-void Report::title(const std::string& text) { std::cout << '\n' << text << '\n'; }
+void Report::title(const std::string& text) {
+  if (!quiet_) std::cout << '\n' << text << '\n';
+}
 
 void Report::line(const std::string& text) {
-  std::cout << (text.empty() ? "" : "  ") << text << std::endl;
+  if (!quiet_) std::cout << (text.empty() ? "" : "  ") << text << std::endl;
 }
 
 void Report::row(const std::vector<std::string>& cells, const std::vector<unsigned>& widths) {
@@ -25,9 +27,11 @@ void Report::row(const std::vector<std::string>& cells, const std::vector<unsign
   line(text);
 }
 
-bool Report::check(bool ok, const std::string& what) {
+bool Report::check(bool ok, const std::string& what, const std::string& detail) {
   ++(ok ? passed_ : failed_);
-  if (!ok) line("FAILED: " + what);
+  document_["checks"].push_back({{"ok", ok}, {"what", what}});
+  if (!ok && !detail.empty()) document_["checks"].back()["detail"] = detail;
+  if (!ok) line("FAILED: " + what + (detail.empty() ? "" : ": " + detail));
   return ok;
 }
 
@@ -48,8 +52,13 @@ bool show_machine(Report& report, const Lab& lab) {
   const config::Node* server = lab.config().find_node("server1");
   const sys::EnterNetns inside(lab.node("server1").netns);
   bool kernel_resume = true;
+  nlohmann::json& machine = report.document()["machine"];
+  machine["kernel"] = name.release;
+  machine["architecture"] = name.machine;
   for (const agent::Finding& finding : agent::check(lab.config(), *server)) {
     report.row({finding.ok ? "ok" : "--", finding.name, finding.detail}, {4, 20});
+    machine["findings"].push_back(
+        {{"name", finding.name}, {"ok", finding.ok}, {"detail", finding.detail}});
     if (finding.ok) continue;
     report.line("      it costs: " + finding.cost);
     report.line("      to do:    " + finding.fix);
@@ -62,6 +71,7 @@ void show_lab(Report& report, const Lab& lab, const std::vector<StockServer>& se
               double seconds) {
   char time[32];
   std::snprintf(time, sizeof time, "%.1f s", seconds);
+  report.document()["lab"] = {{"name", lab.name()}, {"up_s", seconds}};
   report.title("The lab \"" + lab.name() + "\": a network namespace for each machine, up in " +
                time);
   for (const Node& node : lab.nodes()) {

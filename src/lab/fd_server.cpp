@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "lab/interrupt.hpp"
 #include "sys/address.hpp"
 #include "sys/check.hpp"
+#include "sys/errors.hpp"
 
 namespace tcpmig::lab {
 namespace {
@@ -32,6 +34,23 @@ struct Connection {
   Clock::time_point last_used = Clock::now();
 };
 
+/// A socket that nobody listens on is what a killed server has left. Anything else at that place is
+/// not ours to remove.
+void remove_stale(const std::string& path, const sockaddr_un& address) {
+  struct stat there{};
+  if (::lstat(path.c_str(), &there) != 0) return;  // what else is wrong, bind() will say
+  if (!S_ISSOCK(there.st_mode))
+    throw sys::WrongSetup(path + " is there and is no socket: name another place with --socket");
+  const sys::UniqueFd probe(
+      sys::check("socket", ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
+  const int refused =
+      ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  if (refused == 0 || errno != ECONNREFUSED)
+    throw sys::AlreadyRunning("another server listens on " + path +
+                              " already: stop it, or name another place with --socket");
+  sys::check("remove " + path, ::unlink(path.c_str()));
+}
+
 sys::UniqueFd listen_on(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -39,7 +58,7 @@ sys::UniqueFd listen_on(const std::string& path) {
     throw std::invalid_argument(path + " is too long for a Unix socket");
   path.copy(address.sun_path, sizeof address.sun_path - 1);
   sys::UniqueFd fd(sys::check("socket", ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
-  ::unlink(path.c_str());
+  remove_stale(path, address);
   sys::check("bind " + path,
              ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
   sys::check("listen " + path, ::listen(fd.get(), 64));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "lab/generate.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -22,36 +24,49 @@ bool comes_from_flags(const std::string& section) {
   return section == "cluster" || section == "switch" || section == "node";
 }
 
-struct UserPart {
+/// What stands before the nodes: from the user, or the default.
+struct Beginning {
   std::string text;
+  unsigned lines = 0;  ///< of the user's own file
   bool has_timeouts = false;
 };
 
-/// The user's file with the sections that the flags replace blanked out, line by line.
-UserPart read_user_part(const std::filesystem::path& file) {
-  std::ifstream input(file);
-  if (!input) throw std::runtime_error(file.string() + ": " + std::strerror(errno));
-  UserPart part;
+/// The user's text with the sections that the flags replace blanked out, line by line.
+Beginning user_part(std::istream& input, const std::string& name) {
+  Beginning part;
   bool blank = false;
   for (std::string line; std::getline(input, line);) {
+    ++part.lines;
     const std::string section = header_of(line);
     if (!section.empty()) blank = comes_from_flags(section);
+    if (!section.empty() && blank)
+      spdlog::warn("{}:{}: [{}] is ignored: a lab makes its own", name, part.lines, section);
     part.has_timeouts = part.has_timeouts || section == "timeouts";
     part.text += (blank ? std::string() : line) + "\n";
   }
   return part;
 }
 
-UserPart default_part(const Plan& plan) {
+Beginning read_user_part(const std::filesystem::path& file) {
+  const auto refuse = [&](const std::string& why) {
+    throw std::invalid_argument("--config " + file.string() + ": " + why);
+  };
+  if (std::filesystem::is_directory(file)) refuse("it is a directory: name the file in it");
+  std::ifstream input(file);
+  if (!input) refuse(std::strerror(errno));
+  return user_part(input, file.string());
+}
+
+Beginning default_part(const Plan& plan) {
   std::ostringstream text;
-  text << "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"" << kVip4 << "\"\nvip6 = \"" << kVip6
-       << "\"\nport = 80\nprotocol = \"http\"\n\n[[service.route]]\nprefix = \"/\"\npool = "
+  text << web_service()
+       << "\n[[service.route]]\nprefix = \"/\"\npool = "
           "\"servers\"\n\n"
        << "[[pool]]\nname = \"servers\"\nalgorithm = \"round_robin\"\nservers = [\n";
   for (const Node& node : plan.nodes)
     if (node.role == "server") text << "  { node = \"" << node.name << "\", port = 80 },\n";
   text << "]\n\n";
-  return {text.str(), false};
+  return {text.str(), 0, false};
 }
 
 std::string datapath_name(config::Datapath datapath) {
@@ -90,21 +105,43 @@ std::string nodes_part(const Plan& plan) {
 /// Short, so that tests see entries expire.
 const char* const kTimeouts = "[timeouts]\nclosing = \"2s\"\nscan = \"500ms\"\n\n";
 
-}  // namespace
-
-std::string generate_config(const Plan& plan, const std::filesystem::path& config_file) {
-  const UserPart part = config_file.empty() ? default_part(plan) : read_user_part(config_file);
-  return part.text + (part.has_timeouts ? "" : kTimeouts) + nodes_part(plan);
+Beginning beginning(const Plan& plan, const Options& options) {
+  if (!options.config_file.empty()) return read_user_part(options.config_file);
+  if (options.config_text.empty()) return default_part(plan);
+  std::istringstream text(options.config_text);
+  return user_part(text, Paths(plan.name).config.string());
 }
 
-config::Config check_config(const Plan& plan, const std::filesystem::path& config_file) {
-  const std::string name =
-      config_file.empty() ? Paths(plan.name).config.string() : config_file.string();
-  auto config = config::parse(generate_config(plan, config_file), name);
-  if (config) return *config;
+/// A problem below the user's last line comes of what the two parts make together.
+std::string in_words(const config::Problem& problem, const Beginning& begin) {
+  if (begin.lines == 0 || problem.line <= begin.lines) return problem.str();
+  config::Problem whole = problem;
+  whole.line = whole.column = 0;
+  whole.what = "together with the lab's own nodes: " + problem.what;
+  return whole.str();
+}
+
+}  // namespace
+
+std::string web_service() {
+  return std::string("[[service]]\nname = \"web\"\nid = 1\nvip4 = \"") + kVip4 + "\"\nvip6 = \"" +
+         kVip6 + "\"\nport = 80\nprotocol = \"http\"\n";
+}
+
+LabConfig make_config(const Plan& plan, const Options& options) {
+  const Beginning begin = beginning(plan, options);
+  LabConfig result;
+  result.text = begin.text + (begin.has_timeouts ? "" : kTimeouts) + nodes_part(plan);
+  const auto& file = options.config_file;
+  auto config =
+      config::parse(result.text, file.empty() ? Paths(plan.name).config.string() : file.string());
+  if (config) {
+    result.config = std::move(*config);
+    return result;
+  }
   std::string text;
   for (const config::Problem& problem : config.error())
-    text += (text.empty() ? "" : "\n") + problem.str();
+    text += (text.empty() ? "" : "\n") + in_words(problem, begin);
   throw std::invalid_argument(text);
 }
 

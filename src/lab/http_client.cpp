@@ -25,7 +25,9 @@ std::string lower(std::string text) {
   return text;
 }
 
-Response parse_head(const std::string& head) {
+}  // namespace
+
+Response parse_response_head(const std::string& head) {
   Response response;
   std::istringstream lines(head);
   std::string line;
@@ -42,8 +44,6 @@ Response parse_head(const std::string& head) {
       head.starts_with("HTTP/1.1") && lower(response.headers["connection"]) != "close";
   return response;
 }
-
-}  // namespace
 
 HttpClient::HttpClient(const std::string& netns, const sys::Endpoint& to) {
   const auto [address, length] = to.to_sockaddr();
@@ -91,7 +91,7 @@ Response HttpClient::receive(bool with_body) {
   auto end = buffer_.find("\r\n\r\n");
   for (; end == std::string::npos; end = buffer_.find("\r\n\r\n"))
     if (!fill(kPatience)) return {};
-  Response response = parse_head(buffer_.substr(0, end + 4));
+  Response response = parse_response_head(buffer_.substr(0, end + 4));
   buffer_.erase(0, end + 4);
   response.complete = true;
   if (!with_body) return response;

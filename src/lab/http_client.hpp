@@ -44,6 +44,9 @@ class HttpClient {
   std::string buffer_;
 };
 
+/// Status and headers; `head` ends with an empty line.
+Response parse_response_head(const std::string& head);
+
 std::string get(const std::string& path, const std::string& more_headers = {});
 
 }  // namespace tcpmig::lab

@@ -9,10 +9,11 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "control/keys.hpp"
+#include "control/status_socket.hpp"
 #include "lab/generate.hpp"
+#include "lab/impair_process.hpp"
 #include "lab/interrupt.hpp"
 #include "lab/plan.hpp"
 #include "lab/process.hpp"
@@ -21,37 +22,29 @@
 #include "lab/teardown.hpp"
 #include "lab/topology.hpp"
 #include "sys/check.hpp"
+#include "sys/errors.hpp"
 #include "sys/netns.hpp"
+#include "sys/role_lock.hpp"
 
 namespace tcpmig::lab {
 namespace {
 
 namespace fs = std::filesystem;
 
-void refuse_if_alive(const std::string& name) {
-  const auto state = read_state(name);
-  if (!state || !state->ready) return;
-  for (const RoleProcess& role : state->processes)
-    if (is_alive(role.process))
-      throw std::runtime_error("the lab \"" + name +
-                               "\" is up already: remove it with `tcpmig lab down --name " + name +
-                               "` first");
-}
-
-void write_config(const Plan& plan, const fs::path& config_file) {
+void write_config(const Plan& plan, const std::string& text) {
   const Paths paths(plan.name);
   control::Secret::generate(paths.secret);
   std::ofstream output(paths.config);
-  if (!(output << generate_config(plan, config_file) << std::flush))
+  if (!(output << text << std::flush))
     throw std::runtime_error("cannot write " + paths.config.string());
 }
 
-State make(const Plan& plan, const Options& options) {
-  State state{plan.name, false, {}, plan.nodes, {}};
+State make(const Plan& plan, const Options& options, const std::string& config_text) {
+  State state{plan.name, false, {}, plan.nodes, {}, plan.impairment};
   state.program =
       options.program.empty() ? fs::read_symlink("/proc/self/exe") : fs::canonical(options.program);
   write_state(state);
-  write_config(plan, options.config_file);
+  write_config(plan, config_text);
   build_topology(plan);
   throw_if_interrupted();
   start_roles(state);
@@ -68,6 +61,43 @@ std::vector<pid_t> pids_of(const State& state, const Node& node) {
     if (process.program == state.program || process.program == state.program + " (deleted)")
       result.push_back(process.pid);
   return result;
+}
+
+/// Does the role of this node answer on its socket? Nodes without a role do not.
+bool answers(const std::string& lab, const Node& node) {
+  const std::string role = role_of(node);
+  return !role.empty() &&
+         control::query_status(sys::RolePaths{lab, node.name}.socket(role)).has_value();
+}
+
+/// A lab is alive while one of its roles is, whoever has started that, and from which program.
+void refuse_if_alive(const std::string& name) {
+  const auto state = read_state(name);
+  if (!state || !state->ready) return;
+  const bool alive = std::ranges::any_of(state->nodes, [&](const Node& node) {
+    return answers(name, node) || !pids_of(*state, node).empty();
+  });
+  if (alive)
+    throw sys::AlreadyRunning("the lab \"" + name +
+                              "\" is up already: remove it with `tcpmig lab down --name " + name +
+                              "` first");
+}
+
+/// Roles that do not answer on their sockets: killed, or not started again.
+nlohmann::json missing_roles(const std::string& lab, const std::vector<Node>& nodes) {
+  nlohmann::json missing = nlohmann::json::array();
+  for (const Node& node : nodes)
+    if (!role_of(node).empty() && !answers(lab, node))
+      missing.push_back({{"node", node.name}, {"role", role_of(node)}});
+  return missing;
+}
+
+/// What the links of a lab suffer, and how much of that there has been.
+nlohmann::json impairment_status(const std::string& lab, const std::string& spec) {
+  if (spec.empty()) return nullptr;
+  const auto process = control::query_status(sys::RolePaths{lab, "fabric"}.socket(kImpairRole));
+  return {{"spec", spec},
+          {"links", process ? process->value("links", nlohmann::json::array()) : nullptr}};
 }
 
 config::Config load_config(const std::string& name) {
@@ -104,17 +134,19 @@ Lab Lab::up(const Options& options) {
   const CatchInterrupts catcher;
   const NameLock lock(plan.name);
   refuse_if_alive(plan.name);
+  const LabConfig made = make_config(plan, options);
   tear_down(plan.name);
   Lab lab;
-  lab.config_ = check_config(plan, options.config_file);
+  lab.config_ = made.config;
   try {
-    make(plan, options);
+    make(plan, options, made.text);
   } catch (const std::exception&) {
     tear_down(plan.name);
     throw;
   }
   lab.name_ = plan.name;
   lab.nodes_ = find(plan.name).nodes_;
+  lab.impairment_ = plan.impairment;
   return lab;
 }
 
@@ -122,29 +154,15 @@ Lab Lab::find(const std::string& name) {
   check_name(name);
   const auto state = read_state(name);
   if (!state || !state->ready)
-    throw std::runtime_error("there is no lab \"" + name + "\": `tcpmig lab up --name " + name +
-                             "` makes one");
+    throw sys::NotFound("there is no lab \"" + name + "\": `tcpmig lab up --name " + name +
+                        "` makes one");
   Lab lab;
   lab.name_ = name;
   lab.config_ = load_config(name);
   lab.nodes_ = state->nodes;
+  lab.impairment_ = state->impairment;
   for (Node& node : lab.nodes_) node.pids = pids_of(*state, node);
   return lab;
-}
-
-std::vector<std::string> Lab::names() {
-  std::set<std::string> names;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator("/run/tcpmig", error))
-    if (fs::exists(entry.path() / "lab.json")) names.insert(entry.path().filename());
-  const std::string start = "tcpmig-";
-  const std::string end = "-fabric";
-  for (const auto& entry : fs::directory_iterator("/run/netns", error)) {
-    const std::string name = entry.path().filename();
-    if (name.starts_with(start) && name.ends_with(end) && name.size() > start.size() + end.size())
-      names.insert(name.substr(start.size(), name.size() - start.size() - end.size()));
-  }
-  return {names.begin(), names.end()};
 }
 
 bool Lab::down(const std::string& name) {
@@ -159,8 +177,7 @@ const Node& Lab::node(const std::string& name) const {
     if (node.name == name) return node;
     known += (known.empty() ? "" : ", ") + node.name;
   }
-  throw std::runtime_error("the lab \"" + name_ + "\" has no node \"" + name + "\"; it has " +
-                           known);
+  throw sys::NotFound("the lab \"" + name_ + "\" has no node \"" + name + "\"; it has " + known);
 }
 
 nlohmann::json Lab::status() const {
@@ -181,6 +198,10 @@ nlohmann::json Lab::status() const {
                                {"addresses", addresses},
                                {"pids", node.pids}});
   }
+  result["not_running"] = missing_roles(name_, nodes_);
+  result["impairment"] = impairment_status(name_, impairment_);
+  if (!impairment_.empty() && result["impairment"]["links"].is_null())
+    result["not_running"].push_back({{"node", "fabric"}, {"role", kImpairRole}});
   return result;
 }
 

@@ -12,10 +12,11 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "config/config.hpp"
+#include "lab/impairment.hpp"
 #include "sys/address.hpp"
 #include "sys/unique_fd.hpp"
 
-/// The network-namespace lab as an object: used by `tcpmig lab`, by tests and by benchmarks.
+/// The network-namespace lab as an object: used by `tcpmig lab` and by tests.
 ///
 ///   client1.. --- net1 10.0.1.0/24 --- switch1 --- net2 10.0.2.0/24 --- dispatcher1..
 ///                                         |
@@ -31,10 +32,12 @@ struct Options {
   unsigned dispatchers = 1;
   unsigned clients = 1;
   config::Datapath datapath = config::Datapath::kAuto;
-  std::filesystem::path config_file{};  ///< replaces services, routes, pools and limits; nodes
-                                        ///< always come from the numbers above
-  std::filesystem::path program{};      ///< the tcpmig program that runs the roles; empty = this
-                                        ///< process's own (/proc/self/exe)
+  std::filesystem::path config_file{};     ///< replaces services, routes, pools and limits; nodes
+                                           ///< always come from the numbers above
+  std::string config_text{};               ///< the same without a file, for callers that make it up
+  std::filesystem::path program{};         ///< the tcpmig program that runs the roles; empty = this
+                                           ///< process's own (/proc/self/exe)
+  std::optional<Impairment> impairment{};  ///< of the links between the switch and the nodes
 };
 
 struct Node {
@@ -54,10 +57,8 @@ class Lab {
   /// is alive: throws (it says so, and `tcpmig lab down --name ..`). On any failure everything is
   /// removed again.
   static Lab up(const Options& options);
-  /// Finds a lab that is up; throws std::runtime_error when there is none.
+  /// Finds a lab that is up; throws sys::NotFound when there is none.
   static Lab find(const std::string& name);
-  /// Names of all labs that left something (state, namespaces, pins).
-  static std::vector<std::string> names();
   /// Stops the processes (by pid, checked to be ours), removes namespaces, pins, cgroups and state;
   /// works after kill -9 of anything. True: there was something.
   static bool down(const std::string& name);
@@ -67,7 +68,10 @@ class Lab {
   [[nodiscard]] const Node& node(
       const std::string& name) const;  ///< throws, naming the nodes there are
   [[nodiscard]] const config::Config& config() const noexcept { return config_; }
-  [[nodiscard]] nlohmann::json status() const;  ///< design: the contract of `lab status --json`
+  /// What its links suffer, as `--impair` takes it; empty: nothing.
+  [[nodiscard]] const std::string& impairment() const noexcept { return impairment_; }
+  /// The contract of `lab status --json`; "not_running" names the roles that do not answer.
+  [[nodiscard]] nlohmann::json status() const;
 
   /// Runs a command in a node (setns(CLONE_NEWNET) only), with TCPMIG_CONFIG and TCPMIG_NODE set;
   /// inherits stdio. Returns its exit code (128 + signal when killed).
@@ -81,6 +85,7 @@ class Lab {
   std::string name_;
   std::vector<Node> nodes_;
   config::Config config_;
+  std::string impairment_;
 };
 
 }  // namespace tcpmig::lab

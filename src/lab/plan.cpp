@@ -72,6 +72,25 @@ bool is_node_name(const std::string& text) {
   return false;
 }
 
+/// Marks the ports that the impairment concerns; each word of `links` must concern one.
+void impair_ports(Plan& plan, const Impairment& impairment) {
+  plan.impairment = impairment.str();
+  for (const std::string& link : impairment.links) {
+    Impairment alone;
+    alone.links = {link};
+    bool any = false;
+    for (const Node& node : plan.nodes) {
+      if (!alone.concerns(node.name, node.role)) continue;
+      any = true;
+      for (Port& port : plan.ports) port.impaired = port.impaired || port.node == node.name;
+    }
+    if (!any)
+      throw std::invalid_argument("--impair: links=" + link +
+                                  " is no node of this lab: write all, clients, nodes or a node's "
+                                  "name such as server1");
+  }
+}
+
 }  // namespace
 
 void check_name(const std::string& name) {
@@ -111,6 +130,7 @@ Plan make_plan(const Options& options) {
   add_nodes(plan, "dispatcher", 2, options.dispatchers);
   add_nodes(plan, "server", 3, options.servers);
   plan.nodes.push_back({"fabric", "fabric", plan.fabric, {}, {}});
+  if (options.impairment) impair_ports(plan, *options.impairment);
   return plan;
 }
 

@@ -18,6 +18,7 @@ struct Port {
   std::string bridge;
   std::vector<sys::Prefix> addresses;
   std::vector<sys::Address> gateways;  ///< default routes; empty for the switch itself
+  bool impaired = false;               ///< a process copies its frames (impair_process.hpp)
 };
 
 struct Plan {
@@ -26,6 +27,7 @@ struct Plan {
   std::vector<Node> nodes;  ///< clients, switch, dispatchers, servers, and the fabric last
   std::vector<Port> ports;
   config::Datapath datapath = config::Datapath::kAuto;
+  std::string impairment;  ///< as text; empty: none
 };
 
 inline constexpr const char* kBridges[] = {"net1", "net2", "net3"};

@@ -17,7 +17,6 @@ extern "C" {  // glibc 2.36 forgot __BEGIN_DECLS in this one
 #include <algorithm>
 #include <cstring>
 #include <fstream>
-#include <iostream>
 #include <set>
 #include <sstream>
 
@@ -148,20 +147,6 @@ pid_t start(const Command& command) {
   if (got != sizeof error) return child;  // the pipe was closed by exec
   ::waitpid(child, nullptr, 0);
   throw std::system_error(error, std::generic_category(), "cannot run " + command.argv.at(0));
-}
-
-pid_t start_function(int netns_fd, const std::function<int()>& body) {
-  const pid_t child = sys::check("fork", ::fork());
-  if (child != 0) return child;
-  int code = 1;
-  try {
-    ::setsid();
-    sys::check("setns", ::setns(netns_fd, CLONE_NEWNET));
-    code = body();
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << '\n';
-  }
-  ::_exit(code);  // nothing of the parent's is torn down twice
 }
 
 int wait_for(pid_t child) {

@@ -28,9 +28,6 @@ struct Command {
 /// fork, setns(CLONE_NEWNET), exec. Throws std::system_error when the program cannot be started
 /// ("cannot run NAME").
 pid_t start(const Command& command);
-/// A child that runs `body` in a network namespace and exits with what it returns (1 when it
-/// throws). Only for processes without threads.
-pid_t start_function(int netns_fd, const std::function<int()>& body);
 /// Waits for a child; its exit code, or 128 + signal.
 int wait_for(pid_t child);
 /// Exit code if the child has ended (and reaps it).

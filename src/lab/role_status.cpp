@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "control/status_socket.hpp"
+#include "lab/roles.hpp"
 #include "sys/role_lock.hpp"
 
 namespace tcpmig::lab {
@@ -11,7 +12,7 @@ namespace tcpmig::lab {
 using nlohmann::json;
 
 json role_status(const Lab& lab, const std::string& node) {
-  const std::string role = lab.node(node).role == "server" ? "agent" : lab.node(node).role;
+  const std::string role = role_of(lab.node(node));
   auto status = control::query_status(sys::RolePaths{lab.name(), node}.socket(role));
   if (!status)
     throw std::runtime_error("the " + role + " of " + node +

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "control/status_socket.hpp"
+#include "lab/impair_process.hpp"
 #include "lab/interrupt.hpp"
 #include "sys/check.hpp"
 #include "sys/netns.hpp"
@@ -15,12 +16,6 @@ namespace tcpmig::lab {
 namespace {
 
 constexpr std::chrono::seconds kReadyWithin{20};
-
-/// Which of tcpmig's roles a node runs; empty: none.
-std::string role_program(const std::string& node_role) {
-  if (node_role == "switch" || node_role == "dispatcher") return node_role;
-  return node_role == "server" ? "agent" : "";
-}
 
 bool is_ready(const State& state, const RoleProcess& role) {
   const auto status =
@@ -35,32 +30,44 @@ std::string what_went_wrong(const State& state, const RoleProcess& role, const s
          (lines.empty() ? " (its log is empty)" : "; the end of its log:\n" + lines);
 }
 
-}  // namespace
-
-void start_roles(State& state) {
+pid_t start_role(const State& state, const Node& node, const std::string& role) {
   const Paths paths(state.name);
   const sys::UniqueFd nothing(
       sys::check("open /dev/null", ::open("/dev/null", O_RDWR | O_CLOEXEC)));
-  for (const Node& node : state.nodes) {
-    const std::string role = role_program(node.role);
-    if (role.empty()) continue;
-    const std::string log_file = paths.log(node.name);
-    const sys::UniqueFd log(
-        sys::check("open " + log_file,
-                   ::open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)));
-    const sys::UniqueFd netns = sys::open_netns(node.netns);
-    const pid_t pid =
-        start({.argv = {state.program, role, "run"},
-               .environment = {{"TCPMIG_CONFIG", paths.config}, {"TCPMIG_NODE", node.name}},
-               .netns_fd = netns.get(),
-               .input = nothing.get(),
-               .output = log.get(),
-               .error = log.get(),
-               .own_session = true});
+  const std::string log_file = paths.log(node.name);
+  const sys::UniqueFd log(
+      sys::check("open " + log_file,
+                 ::open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)));
+  const sys::UniqueFd netns = sys::open_netns(node.netns);
+  std::vector<std::string> argv{state.program, role, "run"};
+  if (role == kImpairRole) argv = {state.program, "lab", role, "--name", state.name};
+  return start({.argv = argv,
+                .environment = {{"TCPMIG_CONFIG", paths.config}, {"TCPMIG_NODE", node.name}},
+                .netns_fd = netns.get(),
+                .input = nothing.get(),
+                .output = log.get(),
+                .error = log.get(),
+                .own_session = true});
+}
+
+}  // namespace
+
+std::string role_of(const Node& node) {
+  if (node.role == "switch" || node.role == "dispatcher") return node.role;
+  return node.role == "server" ? "agent" : "";
+}
+
+void start_roles(State& state) {
+  const auto start_one = [&](const Node& node, const std::string& role) {
+    const pid_t pid = start_role(state, node, role);
     const auto process = identify(pid);
     state.processes.push_back({node.name, role, process.value_or(ProcessId{pid, 0, ""})});
     write_state(state);
-  }
+  };
+  for (const Node& node : state.nodes)  // first, since without it the others have no network
+    if (node.role == "fabric" && !state.impairment.empty()) start_one(node, kImpairRole);
+  for (const Node& node : state.nodes)
+    if (const std::string role = role_of(node); !role.empty()) start_one(node, role);
 }
 
 void wait_until_ready(const State& state) {

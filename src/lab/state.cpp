@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "lab/state.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "sys/check.hpp"
+#include "sys/errors.hpp"
+#include "sys/role_lock.hpp"
 
 namespace tcpmig::lab {
 namespace {
@@ -44,19 +42,13 @@ RoleProcess role_from(const json& value) {
           {value.at("pid"), value.at("start_time"), value.at("program")}};
 }
 
-/// True when the file of this name is still the one that is open (nobody has removed it between
-/// open and flock).
-bool same_file(int fd, const std::filesystem::path& path) {
-  struct stat opened{};
-  struct stat named{};
-  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
-         opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
-}
-
 }  // namespace
 
 void write_state(const State& state) {
-  json value = {{"name", state.name}, {"ready", state.ready}, {"program", state.program}};
+  json value = {{"name", state.name},
+                {"ready", state.ready},
+                {"program", state.program},
+                {"impairment", state.impairment}};
   for (const Node& node : state.nodes) value["nodes"].push_back(to_json(node));
   value["processes"] = json::array();
   for (const RoleProcess& role : state.processes) value["processes"].push_back(to_json(role));
@@ -73,7 +65,12 @@ std::optional<State> read_state(const std::string& lab) {
   if (!file) return {};
   try {
     const json value = json::parse(file);
-    State state{value.at("name"), value.at("ready"), value.at("program"), {}, {}};
+    State state{value.at("name"),
+                value.at("ready"),
+                value.at("program"),
+                {},
+                {},
+                value.value("impairment", "")};
     for (const json& node : value.at("nodes")) state.nodes.push_back(node_from(node));
     for (const json& role : value.at("processes")) state.processes.push_back(role_from(role));
     return state;
@@ -85,15 +82,12 @@ std::optional<State> read_state(const std::string& lab) {
 NameLock::NameLock(const std::string& lab) : path_(Paths(lab).lock) {
   std::filesystem::create_directories(path_.parent_path());
   const bool locked = wait_until(std::chrono::seconds(10), [this] {
-    fd_.reset(sys::check("open " + path_.string(),
-                         ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)));
-    return ::flock(fd_.get(), LOCK_EX | LOCK_NB) == 0 && same_file(fd_.get(), path_);
+    if (auto fd = sys::try_lock(path_)) fd_ = std::move(*fd);
+    return static_cast<bool>(fd_);
   });
-  if (!locked) {
-    fd_.reset();
-    throw std::runtime_error("another `tcpmig lab` is just making or removing the lab \"" + lab +
-                             "\": try again when it is done");
-  }
+  if (!locked)
+    throw sys::AlreadyRunning("another `tcpmig lab` is just making or removing the lab \"" + lab +
+                              "\": try again when it is done");
 }
 
 NameLock::~NameLock() {

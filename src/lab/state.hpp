@@ -14,7 +14,7 @@ namespace tcpmig::lab {
 /// A process of a role: which node, what it is.
 struct RoleProcess {
   std::string node;
-  std::string role;  ///< switch, dispatcher, agent
+  std::string role;  ///< switch, dispatcher, agent, impair
   ProcessId process;
 };
 
@@ -27,6 +27,7 @@ struct State {
   std::string program;  ///< the tcpmig program that runs the roles
   std::vector<Node> nodes;
   std::vector<RoleProcess> processes;
+  std::string impairment{};  ///< as `--impair` takes it; empty: none
 };
 
 void write_state(const State& state);  ///< replaced by rename

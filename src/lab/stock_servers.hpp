@@ -8,8 +8,8 @@
 
 #include "lab/lab.hpp"
 
-/// Web servers as the distribution ships them, started unmodified on a node of a lab: for the demo,
-/// tests and benchmarks.
+/// Web servers as the distribution ships them, started unmodified on a node of a lab: for the demo
+/// and tests.
 namespace tcpmig::lab {
 
 enum class ServerKind { kMiniHttpd, kNginx, kLighttpd, kPython, kNode };
@@ -43,6 +43,8 @@ class StockServer {
   StockServer& operator=(StockServer&&) = delete;
 
   void stop() noexcept;
+  /// Leaves it running: it ends with the lab.
+  void release() noexcept { pid_ = -1; }
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
   [[nodiscard]] const std::string& node() const noexcept { return options_.node; }
   [[nodiscard]] ServerKind kind() const noexcept { return options_.kind; }

@@ -4,10 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 #include <stdexcept>
 
+#include "conn/cgroup.hpp"
 #include "lab/plan.hpp"
 #include "lab/process.hpp"
 #include "lab/state.hpp"
@@ -29,15 +28,9 @@ std::vector<std::string> namespaces_of(const std::string& lab) {
 
 /// A role may add a suffix of its own to the node's name: "tcpmig-lab-dispatcher1.freeze".
 std::vector<fs::path> cgroups_of(const std::string& lab) {
-  std::vector<fs::path> result;
-  const std::string mount = cgroup2_mount();
-  std::error_code error;
-  if (mount.empty()) return result;
-  for (const auto& entry : fs::directory_iterator(mount, error)) {
-    const std::string name = entry.path().filename();
-    if (!node_of(lab, name.substr(0, name.find('.'))).empty()) result.push_back(entry.path());
-  }
-  return result;
+  return conn::find_cgroups([&](const std::string& name) {
+    return !node_of(lab, name.substr(0, name.find('.'))).empty();
+  });
 }
 
 std::vector<ProcessId> processes_of(const std::string& lab) {
@@ -65,17 +58,6 @@ bool is_there(const std::string& lab) {
 }
 
 }  // namespace
-
-std::string cgroup2_mount() {
-  std::ifstream mounts("/proc/self/mounts");
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream fields(line);
-    std::string device, where, type;
-    fields >> device >> where >> type;
-    if (type == "cgroup2") return where;
-  }
-  return {};
-}
 
 std::vector<std::string> leftovers(const std::string& lab) {
   const Paths paths(lab);

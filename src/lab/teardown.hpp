@@ -15,7 +15,4 @@ bool tear_down(const std::string& lab);
 /// messages.
 std::vector<std::string> leftovers(const std::string& lab);
 
-/// Where cgroup v2 is mounted; empty: nowhere.
-std::string cgroup2_mount();
-
 }  // namespace tcpmig::lab

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "lab/impair_process.hpp"
 #include "lab/offload.hpp"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
@@ -57,6 +58,22 @@ void prepare_for_xdp(const Port& port) {
   turn_on_gro(port.peer);
 }
 
+/// Two pairs, whose inner ends wait for the process that copies frames between them. What leaves an
+/// outer end has its checksum finished and, without that offload, is not larger than the MTU either.
+void plug_in_impaired(const Port& port, const std::string& fabric) {
+  const sys::EnterNetns inside(fabric);
+  sys::Netlink netlink;
+  const sys::UniqueFd node = sys::open_netns(port.netns);
+  netlink.create_veth(port.peer, bridge_end(port.peer), -1);
+  netlink.create_veth(node_end(port.peer), port.device, node.get());
+  netlink.set_master(port.peer, port.bridge);
+  turn_off_tx_checksum(port.peer);
+  for (const std::string& end : {port.peer, bridge_end(port.peer), node_end(port.peer)})
+    netlink.set_link(end, true, kMtu);
+  const sys::EnterNetns other_end(port.netns);
+  turn_off_tx_checksum(port.device);
+}
+
 void plug_in(const Port& port, const std::string& fabric, bool xdp) {
   const sys::EnterNetns inside(fabric);
   sys::Netlink netlink;
@@ -91,7 +108,11 @@ void build_topology(const Plan& plan) {
     else
       make_node(node.netns);
   const bool xdp = plan.datapath == config::Datapath::kXdp;
-  for (const Port& port : plan.ports) plug_in(port, plan.fabric, xdp);
+  for (const Port& port : plan.ports)
+    if (port.impaired)
+      plug_in_impaired(port, plan.fabric);
+    else
+      plug_in(port, plan.fabric, xdp);
   for (const Port& port : plan.ports) configure(port);
 }
 

@@ -90,6 +90,7 @@ TEST_CASE("cli: every command has help with an example") {
                                                        {"switch", "down"},
                                                        {"switch", "run"},
                                                        {"dispatcher", "run"},
+                                                       {"dispatcher", "down"},
                                                        {"agent", "run"},
                                                        {"agent", "down"},
                                                        {"agent", "check"},
@@ -103,6 +104,7 @@ TEST_CASE("cli: every command has help with an example") {
                                                        {"flows"},
                                                        {"config", "check"},
                                                        {"secret", "generate"},
+                                                       {"secret", "rotate"},
                                                        {"version"}};
   for (std::vector<std::string> words : commands) {
     words.emplace_back("--help");
@@ -111,8 +113,12 @@ TEST_CASE("cli: every command has help with an example") {
     CHECK(help.code == 0);
     CHECK(help.error.empty());
     CHECK(help.out.find("Example") != std::string::npos);
+    if (words.size() > 1) CHECK(help.out.find("--help` explains them): ") != std::string::npos);
+    CHECK(help.out.find("json") != std::string::npos);  // or that there is none
     CHECK(help.out.find("tcpmig " + (words.size() > 1 ? words[0] : "lab up")) != std::string::npos);
   }
+  for (const char* group : {"switch", "dispatcher", "agent", "lab", "config", "secret"})
+    CHECK(invoke({group, "--help"}).out.find("VERB --help") != std::string::npos);
   CHECK(invoke({"--help"}).out.find("4 already running; 5 not found") != std::string::npos);
 }
 
@@ -122,6 +128,7 @@ TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
                                                 {"switch"},
                                                 {"switch", "sideways"},
                                                 {"switch", "up", "--nonsense"},
+                                                {"switch", "run", "--datapath", "ebpf"},
                                                 {"lab", "up", "--servers", "many"},
                                                 {"lab", "up", "--datapath", "ebpf"},
                                                 {"lab", "exec", "--", "true"},
@@ -138,6 +145,18 @@ TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
     CHECK(result.error.starts_with("tcpmig: "));
     CHECK(result.error.find("--help`)") != std::string::npos);
   }
+  const auto error = [](const std::vector<std::string>& words) { return invoke(words).error; };
+  CHECK(error({"lab", "up", "--datapath", "ebpf"}) ==
+        "tcpmig: --datapath: \"ebpf\" is not known here: write auto, tc or xdp (see `tcpmig lab up "
+        "--help`)\n");
+  CHECK(error({"lab", "up", "--servers", "0"}).find("--servers: 0 is not in 1..100") !=
+        std::string::npos);
+  CHECK(error({"flows", "--state", "asleep"}).find("write moved, open, closing or dead") !=
+        std::string::npos);
+  // the number that an enum has inside is nothing to write
+  CHECK(invoke({"lab", "up", "--datapath", "1"}).code == 2);
+  CHECK(error({"lab", "demo", "--servers", "nginx,4"}).find("\"4\" is not known here") !=
+        std::string::npos);
   CHECK(invoke({"lab", "exec", "client1"}).error ==
         "tcpmig: no command: write `tcpmig lab exec client1 -- COMMAND...`\n");
   CHECK(invoke({"switch", "run", "--json"}).error == "tcpmig: `switch run` has no --json\n");
@@ -224,6 +243,35 @@ TEST_CASE("cli: secret generate writes once") {
   CHECK(lines(second.error) == 1);
 }
 
+TEST_CASE("cli: secret rotate, step by step") {
+  const ConfigFile beside("");
+  const std::string file = (beside.directory / "secret").string();
+  REQUIRE(invoke({"secret", "generate", file}).code == 0);
+  CHECK(invoke({"secret", "rotate", file, "use"}).code == 2);
+  const auto add = nlohmann::json::parse(invoke({"secret", "rotate", file, "add", "--json"}).out);
+  CHECK(add == nlohmann::json({{"file", file}, {"step", "add"}, {"key", 2}, {"next", "use"}}));
+  CHECK(invoke({"secret", "rotate", file, "add"}).code == 2);
+  CHECK(invoke({"secret", "rotate", file, "use"}).out.find("secret rotate " + file + " drop") !=
+        std::string::npos);
+  CHECK(invoke({"secret", "rotate", file, "drop"}).code == 0);
+  CHECK(invoke({"secret", "rotate", file, "sideways"}).code == 2);
+  struct stat info{};
+  REQUIRE(::stat(file.c_str(), &info) == 0);
+  CHECK((info.st_mode & 0777) == 0600);
+}
+
+TEST_CASE("cli: output that cannot be written is a failure") {
+  struct Full : std::streambuf {
+  } full;  // takes nothing
+  Capture capture;
+  std::cout.rdbuf(&full);
+  std::string words[] = {"tcpmig", "version"};
+  char* argv[] = {words[0].data(), words[1].data()};
+  CHECK(cli::run(2, argv) == 1);
+  std::cout.clear();
+  CHECK(capture.error.str() == "tcpmig: cannot write to the standard output\n");
+}
+
 TEST_CASE("cli: without rights: one line that says so, and 3") {
   const ConfigFile file(kGood);
   ::chmod(file.directory.c_str(), 0755);
@@ -234,6 +282,8 @@ TEST_CASE("cli: without rights: one line that says so, and 3") {
         {"dispatcher", "run", "--node", "d1"},
         {"agent", "run", "--node", "s1"},
         {"agent", "down", "--node", "s1"},
+        {"dispatcher", "down", "--node", "d1"},
+        {"lab", "status"},
         {"status", "--node", "sw"},
         {"flows", "--node", "sw"},
         {"lab", "up"},

@@ -8,7 +8,9 @@
 #include "cli/failure.hpp"
 #include "cli/render.hpp"
 #include "cli/text_table.hpp"
+#include "sys/errors.hpp"
 
+using namespace tcpmig;
 using namespace tcpmig::cli;
 
 TEST_CASE("cli text: columns, numbers to the right") {
@@ -16,6 +18,10 @@ TEST_CASE("cli text: columns, numbers to the right") {
         "NAME          N  NOTE\n"
         "a             5  x y\n"
         "long name  1234\n");
+  CHECK(aligned({{"A", "N"}, {"10.0.3.2", "1"}, {"10.0.3.12", "2"}}) ==
+        "A          N\n"
+        "10.0.3.2   1\n"
+        "10.0.3.12  2\n");
   CHECK(aligned({}) == "");
   CHECK(aligned({{"key", "7"}}, "  ") == "  key  7\n");
 }
@@ -38,9 +44,10 @@ TEST_CASE("cli text: a status document") {
   const auto document = nlohmann::json::parse(R"({
     "role": "switch", "node": "sw", "pid": 12, "ready": true, "up": true, "datapath": "tc", "capacity": 5000,
     "attached": [{"interface": "eth0", "side": "clients"}],
+    "nodes": [{"bytes_in": 5, "address4": "10.0.3.2", "name": "s1", "role": "server", "packets_in": 1}],
     "counters": {"passed": 3, "drop_bad_tag": 0},
     "answers": {}, "refused": [],
-    "phases": {"frozen": {"p50_ns": 5}, "sent": null, "confirmed": {"p50_ns": 70}},
+    "phases": {"frozen": {"p50_ns": 21340}, "sent": null, "confirmed": {"p50_ns": 70000}},
     "warnings": ["one", "two"], "recent": [{"client": "x"}]})");
   CHECK(render_status(document) ==
         "switch sw: running (pid 12), steering by tc\n"
@@ -50,10 +57,13 @@ TEST_CASE("cli text: a status document") {
         "    eth0       clients\n"
         "  counters\n"
         "    passed  3\n"
+        "  nodes\n"
+        "    NAME  ROLE    ADDRESS4  PACKETS IN  BYTES IN\n"
+        "    s1    server  10.0.3.2           1         5\n"
         "  phases\n"
-        "               P50 NS\n"
-        "    confirmed      70\n"
-        "    frozen          5\n"
+        "               P50 US\n"
+        "    frozen       21.3\n"
+        "    confirmed    70.0\n"
         "  warnings: one, two\n");
   CHECK(render_status({{"role", "agent"}, {"node", "s1"}, {"pid", nullptr}, {"ready", false}}) ==
         "agent s1: not running\n");
@@ -71,9 +81,9 @@ TEST_CASE("cli text: what an exception means") {
   CHECK(of_errno(EADDRINUSE).line.find("`ss -lntup` shows which") != std::string::npos);
   CHECK(of_errno(EIO).line == "open x: Input/output error");
   CHECK(judge(std::invalid_argument("--servers: 0 is not in 1..100")).code == kUsage);
-  CHECK(judge(std::runtime_error("switch of node sw is already running (pid 1): stop it first"))
-            .code == kRunning);
-  CHECK(judge(std::runtime_error("the lab \"lab\" is up already: ..")).code == kRunning);
-  CHECK(judge(std::runtime_error("no such interface: eth7")).code == kFailed);
+  CHECK(judge(sys::AlreadyRunning("switch of node sw is already running")).code == kRunning);
+  CHECK(judge(std::runtime_error("another one is already running")).code == kFailed);  // by type
+  CHECK(judge(sys::WrongSetup("no such interface: eth7")).code == kUsage);
+  CHECK(judge(sys::NotFound("there is no lab \"x\"")).code == kNotFound);
   CHECK(judge(Failure(kNotFound, "there is no lab \"x\"")).code == kNotFound);
 }

@@ -142,5 +142,6 @@ TEST_CASE("config: the example is accepted, and says the defaults that there are
   CHECK(result->timeouts.retry == timeouts.retry);
   CHECK(result->timeouts.hold == timeouts.hold);
   CHECK(result->timeouts.tombstone == timeouts.tombstone);
+  CHECK(result->timeouts.health == timeouts.health);
   CHECK(result->timeouts.scan == timeouts.scan);
 }

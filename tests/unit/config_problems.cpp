@@ -142,8 +142,8 @@ TEST_CASE("config: a value of the wrong type or range") {
            Case{"id = 1\n", "id = 0\n", "id = 0", "it must be from 1 to 1023"},
            Case{"id = 1\n", "id = 1024\n", "id = 1024", "it must be from 1 to 1023"},
            Case{"id = 7\n", "id = 16384\n", "id = 16384", "it must be from 1 to 16383"},
-           Case{"role = \"dispatcher\"", "role = \"dispatcher\"\nworkers = 17", "workers",
-                "it must be from 0 to 16"},
+           Case{"role = \"dispatcher\"", "role = \"dispatcher\"\nworkers = 16", "workers",
+                "it must be from 0 to 15"},
            Case{"role = \"dispatcher\"", "role = \"dispatcher\"\ntune_receive_sysctls = 1", "tune_",
                 "write true or false"},
            Case{"role = \"server\" # s2", "role = \"sever\"", "sever", "did you mean \"server\"?"},
@@ -195,6 +195,8 @@ TEST_CASE("config: durations that are none") {
               "not shorter than \"transfer\""});
   expect_one({"[cluster]", "[timeouts]\ntombstone = \"1s\"\n[cluster]", "tombstone",
               "shorter than \"transfer\""});
+  expect_one({"[cluster]", "[timeouts]\nhealth = \"299ms\"\n[cluster]", "health",
+              "shorter than three heartbeats"});
   expect_one({"[cluster]", "[timeouts] # here\nidle = \"6s\"\n[cluster]", "# here",
               "longer than half of \"idle\""});
 }

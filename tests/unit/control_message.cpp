@@ -10,6 +10,7 @@
 
 #include "catch.hpp"
 #include "control/message.hpp"
+#include "sys/errors.hpp"
 
 using namespace tcpmig;
 using control::Reject;
@@ -64,6 +65,18 @@ control::Transfer transfer() {
   return {2, 3, 1, 8080, 1, 77, {*sys::Address::parse("10.0.1.2"), 40000}};
 }
 
+/// Node 1 is a dispatcher, 2, 3, 4, 102 and 103 are servers.
+config::Config cluster() {
+  config::Config config;
+  for (const std::uint16_t id : std::initializer_list<std::uint16_t>{1, 2, 3, 4, 102, 103}) {
+    config::Node node;
+    node.id = id;
+    node.role = id == 1 ? config::Role::kDispatcher : config::Role::kServer;
+    config.nodes.push_back(node);
+  }
+  return config;
+}
+
 }  // namespace
 
 TEST_CASE("control: SipHash-2-4 agrees with its authors' vectors, in any two pieces") {
@@ -115,16 +128,49 @@ TEST_CASE(
   message.header.type = abi::WIRE_ABORT;
   message.header.target = htons(3);
   sealer.seal(message);
-  CHECK(control::Opener(rotated, 3).open(datagram(message)));
+  CHECK(control::Opener(rotated, cluster(), 3).open(datagram(message)));
   control::Sealer newer(rotated, 2, 0);
   newer.seal(message);
-  CHECK(control::Opener(old, 3).open(datagram(message)).error() == Reject::kUnknownKey);
+  CHECK(control::Opener(old, cluster(), 3).open(datagram(message)).error() == Reject::kUnknownKey);
+}
+
+TEST_CASE("control: a key is changed in three steps, and each step understands its neighbours") {
+  const SecretFile file("# ours\n255 " + std::string(64, 'a') + "\n");
+  const auto understands = [](const control::Secret& from, const control::Secret& to) {
+    control::Sealer sealer(from, 2, 0);
+    control::Outgoing message{};
+    message.header.type = abi::WIRE_ABORT;
+    message.header.target = htons(3);
+    sealer.seal(message);
+    return control::Opener(to, cluster(), 3).open(datagram(message)).has_value();
+  };
+  CHECK_THROWS_AS(control::Secret::use_second(file.path()), sys::WrongSetup);
+  CHECK_THROWS_AS(control::Secret::drop_second(file.path()), sys::WrongSetup);
+  const auto before = control::Secret::load(file.path());
+  auto former = before;
+  for (const auto step :
+       {control::Secret::add_key, control::Secret::use_second, control::Secret::drop_second}) {
+    step(file.path());
+    const auto next = control::Secret::load(file.path());
+    CHECK(understands(former, next));
+    CHECK(understands(next, former));
+    former = next;
+  }
+  CHECK(former.current_id() == 2);  // after 255, and even where the former was odd
+  CHECK_FALSE(understands(before, former));
+  std::ifstream input(file.path());
+  std::string first;
+  std::getline(input, first);
+  CHECK(first == "# ours");
+  CHECK_FALSE(std::filesystem::exists(file.path().string() + ".new"));
+  control::Secret::add_key(file.path());
+  CHECK_THROWS_AS(control::Secret::add_key(file.path()), sys::WrongSetup);
 }
 
 TEST_CASE("control: transfers of any size arrive as they were") {
   const auto secret = control::Secret::load(SecretFile().path());
   control::Sealer sealer(secret, 2, 1);
-  const control::Opener opener(secret, 3);
+  const control::Opener opener(secret, cluster(), 3);
   for (const std::size_t size :
        {std::size_t{0}, std::size_t{1}, std::size_t{400}, std::size_t{abi::WIRE_PAYLOAD_MAX_IPV4},
         std::size_t{abi::WIRE_PAYLOAD_MAX_IPV4} + 1, std::size_t{90'000}}) {
@@ -157,7 +203,7 @@ TEST_CASE("control: transfers of any size arrive as they were") {
 TEST_CASE("control: every way in which a datagram can be wrong") {
   const auto secret = control::Secret::load(SecretFile().path());
   control::Sealer sealer(secret, 2, 0);
-  const control::Opener opener(secret, 3);
+  const control::Opener opener(secret, cluster(), 3);
   const Snapshot snapshot = sample(100);
   auto messages = control::transfer_messages(transfer(), snapshot);
   sealer.seal(messages.front());
@@ -165,7 +211,7 @@ TEST_CASE("control: every way in which a datagram can be wrong") {
   REQUIRE(opener.open(good));
   CHECK(opener.open(std::span(good).first(100)).error() == Reject::kTruncated);
   CHECK(opener.open(std::span(good).first(good.size() - 1)).error() == Reject::kLength);
-  CHECK(control::Opener(secret, 4).open(good).error() == Reject::kNotForUs);
+  CHECK(control::Opener(secret, cluster(), 4).open(good).error() == Reject::kNotForUs);
   const auto with = [&](std::size_t offset, unsigned value) {
     auto bytes = good;
     bytes[offset] = static_cast<std::byte>(value);
@@ -184,6 +230,65 @@ TEST_CASE("control: every way in which a datagram can be wrong") {
     bytes[offset] ^= std::byte{1};
     CHECK_FALSE(opener.open(bytes));
   }
+}
+
+TEST_CASE("control: only who is in the configuration is heard, and only with what its role says") {
+  const auto secret = control::Secret::load(SecretFile().path());
+  const control::Opener opener(secret, cluster(), 3);
+  const auto outcome = [&](std::uint16_t sender, std::uint8_t type) -> std::string {
+    control::Sealer sealer(secret, sender, 0);
+    control::Outgoing message{};
+    message.header.type = type;
+    message.header.target = htons(3);
+    message.header.parts = htons(1);
+    sealer.seal(message);
+    // GONE and RENEW carry no tag for a node
+    message.header.target_tag = control::siphash(
+        secret.pair_keys(sender, 3).key[1],
+        std::as_bytes(std::span(&message.header, 1)).first(abi::WIRE_TAGGED), message.payload);
+    const auto opened = opener.open(datagram(message));
+    return opened ? "heard" : control::to_string(opened.error());
+  };
+  const std::string heard = "heard", not_his = control::to_string(Reject::kSender);
+  for (const std::uint8_t type :
+       {abi::WIRE_COMMIT, abi::WIRE_DATA, abi::WIRE_ABORT, abi::WIRE_SEGMENT}) {
+    CHECK(outcome(0, type) == (type == abi::WIRE_ABORT ? heard : not_his));
+    CHECK(outcome(1, type) == heard);
+    CHECK(outcome(2, type) == heard);  // an owner hands on
+  }
+  for (const std::uint8_t type : {abi::WIRE_RESUMED, abi::WIRE_REFUSED, abi::WIRE_ABORTED,
+                                  abi::WIRE_MISSING, abi::WIRE_LOAD}) {
+    const bool of_switch = type == abi::WIRE_RESUMED || type == abi::WIRE_REFUSED;
+    CHECK(outcome(0, type) == (of_switch ? heard : not_his));
+    CHECK(outcome(1, type) == not_his);
+    CHECK(outcome(2, type) == heard);
+  }
+  CHECK(outcome(0, abi::WIRE_REVOKED) == heard);
+  CHECK(outcome(0, abi::WIRE_HEARTBEAT) == heard);
+  for (const std::uint16_t sender : std::initializer_list<std::uint16_t>{1, 2}) {
+    CHECK(outcome(sender, abi::WIRE_REVOKED) == not_his);
+    CHECK(outcome(sender, abi::WIRE_GONE) == not_his);
+    CHECK(outcome(sender, abi::WIRE_RENEW) == not_his);
+  }
+  for (std::uint8_t type = abi::WIRE_COMMIT; type < abi::WIRE_TYPE_MAX; ++type)
+    for (const std::uint16_t stranger :
+         std::initializer_list<std::uint16_t>{3, 7, 1023})  // itself, and who is not in the file
+      CHECK(outcome(stranger, type) == control::to_string(Reject::kUnknownKey));
+}
+
+TEST_CASE("control: what the switch says is under the key of the node that it is said to") {
+  const SecretFile file;
+  const control::Secret secret = control::Secret::load(file.path());
+  control::Sealer of_switch(secret, 0, 0);
+  control::Outgoing message;
+  message.header.type = abi::WIRE_REVOKED;
+  message.header.target = htons(102);
+  of_switch.seal(message);
+  const auto opened = control::Opener(secret, cluster(), 102).open(datagram(message));
+  REQUIRE(opened);
+  CHECK(opened->header.sender == 0);
+  message.header.target = htons(103);
+  CHECK(control::Opener(secret, cluster(), 103).open(datagram(message)).error() == Reject::kTag);
 }
 
 TEST_CASE("control: generations are compared serially") {

@@ -7,6 +7,7 @@
 #include "catch.hpp"
 #include "dispatcher/answers.hpp"
 #include "dispatcher/segments.hpp"
+#include "dispatcher/shared.hpp"
 
 using namespace tcpmig;
 
@@ -81,4 +82,22 @@ TEST_CASE("dispatcher: answers of our own say how long they are") {
   CHECK(answer.find("Connection: close\r\n") != answer.npos);
   const std::string to_head = dispatcher::to_message({503, "no server", true});
   CHECK(to_head == answer.substr(0, answer.find("\r\n\r\n") + 4));
+}
+
+TEST_CASE("dispatcher: what a server was given since its last report counts") {
+  dispatcher::LoadTable loads;
+  CHECK_FALSE(loads.get(101).alive);
+  CHECK(loads.report(101, 10, 7));
+  CHECK(loads.get(101).alive);
+  CHECK(loads.get(101).connections == 7);
+  loads.assigned(101);
+  loads.assigned(101);
+  CHECK(loads.get(101).connections == 9);
+  // a report that was recorded, or has been overtaken
+  CHECK_FALSE(loads.report(101, 10, 0));
+  CHECK_FALSE(loads.report(101, 9, 0));
+  CHECK(loads.get(101).connections == 9);
+  CHECK(loads.report(101, 11, 8));
+  CHECK(loads.get(101).connections == 8);
+  CHECK_FALSE(loads.get(102).alive);
 }

@@ -61,6 +61,8 @@ TEST_CASE("http: targets of every form") {
         "[2001:db8::1]");
   CHECK(head("GET http://a.example HTTP/1.1\r\nHost: other\r\n\r\n").path == "/");
   CHECK(head("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n").path.empty());
+  CHECK(head("GET a?u=http://b/ HTTP/1.1\r\nHost: c\r\n\r\n").host == "c");
+  CHECK(head("GET HTTP://b/x HTTP/1.1\r\nHost: c\r\n\r\n").host == "b");
   CHECK(head("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path == "*");
   CHECK(head("GET / HTTP/1.0\r\n\r\n").host.empty());
   CHECK_FALSE(
@@ -75,6 +77,8 @@ TEST_CASE("http: what two parsers could read differently is refused") {
       "GET / HTTP/1.1\r\nHost: a/../b\r\n\r\n",
       "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
       "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n",
+      "GET http://a,b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+      "GET http://user@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
       "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",                            // two
       "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",                         // folded line
       "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",         // TE on 1.0
@@ -118,4 +122,6 @@ TEST_CASE("http: large heads") {
   HeadReader endless(kLimit);
   CHECK(feed_slowly(endless, request(70'000)) == Progress::kTooLarge);
   CHECK(feed_whole("GET /" + std::string(70'000, 'a')) == Progress::kTooLarge);
+  HeadReader roomy(4 * kLimit);  // the library takes no value above 64 KB
+  CHECK(roomy.feed(bytes(request(70'000))) == Progress::kTooLarge);
 }

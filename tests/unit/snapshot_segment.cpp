@@ -7,6 +7,7 @@
 #include "catch.hpp"
 
 using tcpmig::conn::give_packets;
+using tcpmig::conn::is_intact;
 using tcpmig::sys::Address;
 using tcpmig::sys::Endpoint;
 
@@ -116,4 +117,26 @@ TEST_CASE("what is no TCP segment is not given") {
   CHECK(!give_packets(end, end, bad_offset, never));
   bad_offset[12] = std::byte{0xf0};
   CHECK(!give_packets(end, end, bad_offset, never));
+}
+
+TEST_CASE("a segment is intact when its checksum is right, or partial") {
+  for (const auto& [from, to, ip] : {std::tuple("198.51.100.1", "192.0.2.10", 20UL),
+                                     std::tuple("2001:db8::1", "2001:db8::2", 40UL)})
+    for (const std::size_t data : {0, 1, 2, 999}) {
+      CAPTURE(from, data);
+      const Endpoint source{Address::parse(from).value(), 0x1234};
+      const Endpoint target{Address::parse(to).value(), 0x0050};
+      const Bytes packet = packets_of(from, to, segment(32, data))[0];
+      Bytes whole(packet.begin() + static_cast<std::ptrdiff_t>(ip), packet.end());
+      CHECK(is_intact(source, target, whole));
+      CHECK_FALSE(is_intact(target, {Address::parse("192.0.2.11").value(), 1}, whole));
+      whole.back() ^= std::byte{4};
+      CHECK_FALSE(is_intact(source, target, whole));
+      const std::size_t addresses = ip == 20 ? 12 : 8;
+      const unsigned pseudo = fold(sum_of(packet, addresses, ip) + 6 + whole.size());
+      whole[16] = static_cast<std::byte>(pseudo >> 8);
+      whole[17] = static_cast<std::byte>(pseudo & 0xff);
+      CHECK(is_intact(source, target, whole));
+    }
+  CHECK_FALSE(is_intact({}, {}, Bytes(19)));
 }

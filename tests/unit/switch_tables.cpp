@@ -59,19 +59,46 @@ TEST_CASE("switch tables: from the configuration") {
 
 TEST_CASE("switch tables: settings keep boot id and hash key unless the maps are new") {
   const config::Config config = config::parse(kGood, "t.toml").value();
-  const auto first = steering::wanted_settings(config, {}, true);
+  const control::Secret secret = new_secret();
+  const auto first = steering::wanted_settings(config, secret, {}, true);
   CHECK(first.closing_ns == 60'000'000'000);
   CHECK(first.idle_ns == 3'600'000'000'000);
   CHECK(first.control_port == htons(7421));
   CHECK(first.vpa4_prefix_length == 10);
   CHECK(first.vpa4_prefix[1] == 64);
   CHECK(first.vpa6_prefix[0] == 0xfd);
-  CHECK(first.boot_id != 0);
-  const auto kept = steering::wanted_settings(config, first, false);
+  CHECK(first.boot != 0);
+  CHECK(first.hash.k0 == secret.maglev_key().k0);
+  CHECK(first.hash.k0 != new_secret().maglev_key().k0);
+  CHECK(first.recovering_until_ns > steering::monotonic_ns());
+  CHECK(first.recovering_until_ns <= steering::monotonic_ns() + 2'000'000'000);
+  const auto kept = steering::wanted_settings(config, secret, first, false);
   CHECK(std::memcmp(&kept, &first, sizeof kept) == 0);
-  const auto fresh = steering::wanted_settings(config, first, true);
-  CHECK(fresh.boot_id != first.boot_id);
-  CHECK(fresh.hash.k0 != first.hash.k0);
+  const auto fresh = steering::wanted_settings(config, secret, first, true);
+  CHECK(fresh.boot != first.boot);
+  CHECK(fresh.hash.k0 == first.hash.k0);  // connections stay with their dispatcher
+}
+
+TEST_CASE("switch tables: of two entries of one flow, which knows more") {
+  const auto entry = [](unsigned owner, unsigned generation, bool spoke, bool closing = false) {
+    abi::flow_value value{};
+    value.owner.is.owner = owner & 1023;
+    value.owner.is.generation = generation & abi::GENERATION_MASK;
+    value.owner.is.spoke = spoke;
+    value.marks.is.generation = generation & abi::GENERATION_MASK;
+    value.marks.is.closing = closing;
+    return value;
+  };
+  const auto silent = entry(2, 7, false), spoken = entry(2, 7, true),
+             closing = entry(2, 7, true, true), ended = entry(0, 7, false);
+  CHECK(steering::is_ahead(spoken, silent));  // the point of no return must survive
+  CHECK_FALSE(steering::is_ahead(silent, spoken));
+  CHECK(steering::is_ahead(closing, spoken));
+  CHECK(steering::is_ahead(ended, closing));
+  CHECK_FALSE(steering::is_ahead(spoken, ended));
+  CHECK_FALSE(steering::is_ahead(spoken, spoken));
+  CHECK(steering::is_ahead(entry(3, 8, false), spoken));
+  CHECK_FALSE(steering::is_ahead(closing, entry(3, 8, false)));
 }
 
 TEST_CASE("switch: which datapath is tried first") {
@@ -106,4 +133,37 @@ TEST_CASE("switch: when an entry is dead") {
   CHECK_FALSE(steering::is_dead(flow, timeouts, 104 * kSecond));
   flow.owner.is.owner = 0;
   CHECK(steering::is_dead(flow, timeouts, 100 * kSecond));
+}
+
+TEST_CASE(
+    "switch tables: a dispatcher that gets no clients leaves its slots, the others keep theirs") {
+  std::string text(kGood);
+  const auto first = text.find("[[service]]");
+  for (const int id : {2, 3}) {
+    const std::string number = std::to_string(id);
+    text.insert(first, "[[node]]\nname = \"more" + number + "\"\nid = " + number +
+                           "\nrole = \"dispatcher\"\naddress4 = \"10.0.2.10" + number +
+                           "\"\naddress6 = \"fd00:2::10" + number + "\"\ninterface = \"eth0\"\n\n");
+  }
+  const config::Config config = config::parse(text, "t.toml").value();
+  const auto all =
+      steering::wanted(config, new_secret(), [](const config::Node&) { return 4U; }, {});
+  auto less = all;
+  steering::apply_choice(less, {{1, 3}, {2}});
+  CHECK(less.nodes.at(2).down == 1);
+  CHECK(less.nodes.at(1).down == 0);
+  CHECK(std::count(less.maglev.begin(), less.maglev.end(), 2U) == 0);
+  std::size_t moved = 0, of_others = 0;
+  for (std::size_t i = 0; i < all.maglev.size(); ++i) {
+    if (all.maglev[i] == less.maglev[i]) continue;
+    ++moved;
+    of_others += all.maglev[i] != 2 ? 1 : 0;
+  }
+  const auto share = static_cast<std::size_t>(std::count(all.maglev.begin(), all.maglev.end(), 2U));
+  CHECK(moved - of_others == share);
+  CHECK(of_others < all.maglev.size() / 20);
+  auto again = less;
+  steering::apply_choice(again, {{1, 2, 3}, {}});
+  CHECK(again.maglev == all.maglev);
+  CHECK(again.nodes.at(2).down == 0);
 }
