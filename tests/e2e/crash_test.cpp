@@ -4,36 +4,13 @@
 #include <signal.h>
 
 #include "catch.hpp"
-#include "e2e/support.hpp"
+#include "e2e/traffic.hpp"
+#include "lab/teardown.hpp"
 
 using namespace tcpmig;
 using namespace tcpmig::e2e;
 
 namespace {
-
-/// A download that is held back by its client, so that it lasts as long as the test wants.
-class SlowDownload {
- public:
-  SlowDownload(const TestLab& lab, const lab::Payload& file)
-      : file_(file), client_(lab.netns("client1"), vip(false)) {
-    client_.send(get("/" + file.name, "Connection: close\r\n"));
-  }
-  /// The answer has begun: the server, not the dispatcher, is at the other end.
-  bool begun() { return first_byte_ || (first_byte_ = readable()); }
-  bool complete() {
-    const Response response = client_.receive();
-    return response.status == 200 && lab::sha256_of_bytes(response.body) == file_.sha256;
-  }
-
- private:
-  bool readable() {
-    char byte = 0;
-    return ::recv(client_.fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
-  }
-  lab::Payload file_;
-  HttpClient client_;
-  bool first_byte_ = false;
-};
 
 void kill_role(const TestLab& lab, const std::string& node) {
   const auto process = lab::identify(lab.role_pid(node)).value();
@@ -62,10 +39,12 @@ TEST_CASE("kill -9 of dispatcher, agent and switch: a download goes on, a restar
 
   for (const std::string victim : {"dispatcher1", "server1", "switch1"}) {
     INFO(victim << '\n' << lab.logs());
-    SlowDownload during(lab, large);
-    REQUIRE(lab::wait_until(5s, [&] { return during.begun(); }));
+    SlowDownload during4(lab, large);
+    SlowDownload during6(lab, large, true);
+    REQUIRE(lab::wait_until(5s, [&] { return during4.begun() && during6.begun(); }));
     kill_role(lab, victim);
-    CHECK(during.complete());
+    CHECK(during4.complete());
+    CHECK(during6.complete());
 
     lab.restart_role(victim);
     CHECK(lab::wait_until(10s, [&] { return fetches(lab, small); }));
@@ -93,9 +72,5 @@ TEST_CASE("kill -9 of everything, then down: nothing is left") {
     for (const std::string node : {"dispatcher1", "server1", "server2", "switch1"})
       kill_role(lab, node);
   }
-  CHECK(lab::Lab::names() == [&] {
-    auto names = lab::Lab::names();
-    std::erase(names, name);
-    return names;
-  }());
+  CHECK(lab::leftovers(name).empty());
 }

@@ -6,6 +6,7 @@
 
 #include "catch.hpp"
 #include "e2e/support.hpp"
+#include "lab/generate.hpp"
 #include "lab/state.hpp"
 #include "lab/teardown.hpp"
 
@@ -21,22 +22,10 @@ std::string text_of(const std::vector<std::string>& lines) {
   return text;
 }
 
-/// Removes a lab at the end of a test, however it ends.
-struct Removed {
-  std::string name;
-  ~Removed() {
-    try {
-      lab::Lab::down(name);
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "%s\n", error.what());
-    }
-  }
-};
-
 }  // namespace
 
 TEST_CASE("lab up, status, exec and down by the command line") {
-  const Removed lab{fresh_name()};
+  const RemovedLab lab;
   const Output up = cli(
       {"lab", "up", "--name", lab.name, "--servers", "3", "--dispatchers", "2", "--clients", "2"});
   INFO(up.out << up.error);
@@ -118,7 +107,7 @@ TEST_CASE("down leaves nothing, also with servers and clients running in the lab
 }
 
 TEST_CASE("kill -9 of `lab up` at any point: down cleans, and so does the next up") {
-  const Removed lab{fresh_name()};
+  const RemovedLab lab;
   // how far it has come when it is killed: by what is there to be seen
   const std::vector<std::function<bool()>> points = {
       [&] { return lab::read_state(lab.name).has_value(); },
@@ -148,8 +137,50 @@ TEST_CASE("kill -9 of `lab up` at any point: down cleans, and so does the next u
     }
 }
 
+TEST_CASE("a lab whose roles were killed says so, and started again by hand it is up") {
+  TestLab lab({.servers = 1});
+  const auto missing = [&] {
+    return json::parse(cli({"lab", "status", "--json", "--name", lab->name()}).out)
+        .at("not_running");
+  };
+  CHECK(missing().empty());
+  for (const std::string node : {"server1", "switch1", "dispatcher1"}) {
+    const auto process = lab::identify(lab.role_pid(node)).value();
+    ::kill(process.pid, SIGKILL);
+    REQUIRE(lab::wait_until(5s, [&] {
+      lab::poll_exit(process.pid);
+      return !lab::is_alive(process);
+    }));
+  }
+  CHECK(missing().size() == 3);
+  const Output text = cli({"lab", "status", "--name", lab->name()});
+  CHECK(text.out.find("NOT RUNNING: the agent of server1;") != std::string::npos);
+
+  for (const std::string node : {"switch1", "server1", "dispatcher1"}) lab.restart_role(node);
+  CHECK(missing().empty());
+  const Output again = cli({"lab", "up", "--name", lab->name()});
+  CHECK(again.code == 4);
+  CHECK(again.error.find("is up already") != std::string::npos);
+  CHECK(missing().empty());
+}
+
+TEST_CASE("sections that a lab makes itself are ignored with a warning") {
+  const RemovedLab lab;
+  const lab::TemporaryDirectory directory;
+  const auto file = directory.path() / "own.toml";
+  lab::write_text(file,
+                  lab::web_service() +
+                      "[[service.route]]\nprefix = \"/\"\npool = \"p\"\n"
+                      "[[pool]]\nname = \"p\"\nservers = [{ node = \"server1\", port = 80 }]\n"
+                      "[cluster]\ncontrol_port = 99\n");
+  const Output output = cli({"lab", "up", "--name", lab.name, "--config", file.string()});
+  INFO(output.error);
+  CHECK(output.code == 0);
+  CHECK(output.error.find("own.toml:14: [cluster] is ignored") != std::string::npos);
+}
+
 TEST_CASE("a lab that cannot come up says why and leaves nothing") {
-  const Removed lab{fresh_name()};
+  const RemovedLab lab;
   const lab::TemporaryDirectory directory;
   const auto file = directory.path() / "bad.toml";
   lab::write_text(file,
@@ -160,6 +191,10 @@ TEST_CASE("a lab that cannot come up says why and leaves nothing") {
   INFO(output.error);
   CHECK(output.error.find("bad.toml:8:") != std::string::npos);
   CHECK(text_of(lab::leftovers(lab.name)).empty());
+  const Output missing =
+      cli({"lab", "up", "--name", lab.name, "--config", (directory.path() / "none").string()});
+  CHECK(missing.code == 2);
+  CHECK(missing.error.find("No such file or directory") != std::string::npos);
   CHECK(cli({"lab", "up", "--name", "No Good"}).code == 2);
   CHECK(cli({"lab", "up", "--name", lab.name, "--servers", "0"}).code == 2);
 }

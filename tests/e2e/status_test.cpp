@@ -50,6 +50,43 @@ TEST_CASE("flows and the pinned flow table name a migrated connection") {
     CHECK(dump.out.find("\"" + field + "\"") != std::string::npos);
 }
 
+TEST_CASE("flows: every filter, on rows that are there") {
+  TestLab lab({.servers = 2}, pool_per_server(2));
+  if (skipped(lab)) return;
+  lab.add_file("1k", 1024);
+  for (const std::string node : {"server1", "server2"})
+    lab.start_server(lab::ServerKind::kNginx, node);
+  std::vector<std::unique_ptr<HttpClient>> clients;
+  for (const std::string node : {"server1", "server1", "server2"}) {
+    clients.push_back(std::make_unique<HttpClient>(lab.netns("client1"), vip(node == "server2")));
+    clients.back()->send(get("/" + node + "/1k"));
+    REQUIRE(clients.back()->receive().status == 200);
+  }
+  const auto rows = [&](std::vector<std::string> filter) {
+    filter.insert(filter.begin(), {program().string(), "flows", "--json"});
+    const Output output = run_in(*lab, "switch1", filter);
+    INFO(output.error);
+    REQUIRE(output.code == 0);
+    return json::parse(output.out).size();
+  };
+  CHECK(rows({}) == 3);
+  CHECK(rows({"--owner", "server1"}) == 2);
+  CHECK(rows({"--owner", "server2"}) == 1);
+  CHECK(rows({"--owner", "dispatcher1"}) == 0);
+  CHECK(rows({"--service", "web"}) == 3);
+  CHECK(rows({"--client", "10.0.1.2"}) == 2);
+  CHECK(rows({"--client", "fd00:1:0::0:2"}) == 1);  // in any form
+  CHECK(rows({"--client", "10.0.1.9"}) == 0);
+  CHECK(rows({"--state", "open"}) == 3);
+  CHECK(rows({"--state", "moved"}) == 0);
+  CHECK(rows({"--owner", "server1", "--client", "10.0.1.2", "--state", "open"}) == 2);
+  clients.pop_back();
+  CHECK(lab::wait_until(5s, [&] { return rows({"--state", "open"}) == 2; }));
+  const Output text = run_in(*lab, "switch1", {program().string(), "flows", "--owner", "server1"});
+  CHECK(text.out.find("CLIENT") == 0);
+  CHECK(text.out.ends_with("2 flows\n"));
+}
+
 TEST_CASE("a second start of a role says so and harms nothing") {
   TestLab lab({.servers = 1});
   for (const auto& [node, role] :

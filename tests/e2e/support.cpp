@@ -12,7 +12,9 @@
 
 #include "agent/agent.hpp"
 #include "control/status_socket.hpp"
+#include "lab/generate.hpp"
 #include "lab/plan.hpp"
+#include "lab/roles.hpp"
 #include "lab/teardown.hpp"
 #include "sys/check.hpp"
 #include "sys/netns.hpp"
@@ -68,6 +70,14 @@ std::string fresh_name() {
   return "e2e-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
 }
 
+RemovedLab::~RemovedLab() {
+  try {
+    lab::Lab::down(name);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "lab down: %s\n", error.what());
+  }
+}
+
 TestLab::TestLab(lab::Options options, const std::string& config)
     : name_(fresh_name()), documents_(directory_.path() / "www") {
   fs::create_directories(documents_);
@@ -120,8 +130,7 @@ pid_t TestLab::role_pid(const std::string& node) const {
 }
 
 void TestLab::restart_role(const std::string& node) {
-  const std::string node_role = lab_->node(node).role;
-  const std::string role = node_role == "server" ? "agent" : node_role;
+  const std::string role = lab::role_of(lab_->node(node));
   lab_->spawn(node, {program().string(), role, "run"}, lab::Paths(name_).log(node));
   const bool ready = lab::wait_until(20s, [&] {
     const auto status = control::query_status(sys::RolePaths{name_, node}.socket(role));
@@ -168,8 +177,7 @@ sys::Endpoint vip(bool ipv6, std::uint16_t port) {
 }
 
 std::string pool_per_server(unsigned servers, const std::string& extra) {
-  std::string text = "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"" + std::string(lab::kVip4) +
-                     "\"\nvip6 = \"" + lab::kVip6 + "\"\nport = 80\nprotocol = \"http\"\n";
+  std::string text = lab::web_service();
   std::string all;
   for (unsigned i = 1; i <= servers; ++i) {
     const std::string name = "server" + std::to_string(i);

@@ -64,6 +64,15 @@ class TestLab {
 /// A lab name that no other test process uses.
 std::string fresh_name();
 
+/// Of a test that makes its lab by the command line: removed at the end, however that comes.
+struct RemovedLab {
+  std::string name = fresh_name();
+  RemovedLab() = default;
+  ~RemovedLab();
+  RemovedLab(const RemovedLab&) = delete;
+  RemovedLab& operator=(const RemovedLab&) = delete;
+};
+
 struct Output {
   int code = -1;  ///< 124: the deadline
   std::string out, error;

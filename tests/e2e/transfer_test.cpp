@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: MIT
 // Stock servers behind the VIP, stock clients before it: every byte arrives, and the server has
 // logged the real client.
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <iostream>
+
 #include "catch.hpp"
 #include "e2e/support.hpp"
+#include "lab/generate.hpp"
+#include "sys/check.hpp"
+#include "sys/netns.hpp"
 
 using namespace tcpmig;
 using namespace tcpmig::e2e;
@@ -23,11 +33,12 @@ std::vector<std::string> command_line(const Fetch& fetch, const std::string& add
   return {"wget", "-q", "--tries=1", "--timeout=50", "-O", target, address};
 }
 
-/// A request may be logged only when its connection has ended.
+/// A request may be logged only when its connection has ended, and lighttpd writes its log in every
+/// fourth second, if it wakes up in that one (mod_accesslog).
 std::optional<lab::LogEntry> wait_for_entry(const lab::StockServer& server, std::size_t known,
                                             const std::string& path) {
   std::optional<lab::LogEntry> found;
-  lab::wait_until(5s, [&] {
+  lab::wait_until(20s, [&] {
     const auto log = server.log();
     for (std::size_t i = known; i < log.size(); ++i)
       if (log[i].path == path) found = log[i];
@@ -71,6 +82,14 @@ void check_all_servers(config::Datapath datapath) {
   }
 }
 
+bool is_listening(const std::filesystem::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.string().copy(address.sun_path, sizeof address.sun_path - 1);
+  const sys::UniqueFd fd(sys::check("socket", ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
+  return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
+
 }  // namespace
 
 TEST_CASE("stock servers and clients, 1 KB to 100 MB, both families, tc") {
@@ -82,7 +101,8 @@ TEST_CASE("stock servers and clients, 1 KB to 100 MB, both families, xdp") {
 }
 
 TEST_CASE("keep-alive: the first request is migrated, a hundred go straight to the server") {
-  TestLab lab({.servers = 1});
+  const auto datapath = GENERATE(config::Datapath::kTc, config::Datapath::kXdp);
+  TestLab lab({.servers = 1, .datapath = datapath});
   if (skipped(lab)) return;
   const lab::Payload file = lab.add_file("1k", 1024);
   lab.start_server(ServerKind::kNginx, "server1");
@@ -112,6 +132,30 @@ TEST_CASE("keep-alive: the first request is migrated, a hundred go straight to t
   CHECK(lab.server("server1").log().size() == 200);
 }
 
+TEST_CASE("an MPTCP client falls back to plain TCP and gets its answer") {
+  TestLab lab({.servers = 1});
+  if (skipped(lab)) return;
+  lab.add_file("1k", 1024);
+  lab.start_server(ServerKind::kNginx, "server1");
+  const auto [address, length] = vip(false).to_sockaddr();
+  const sys::EnterNetns inside(lab.netns("client1"));
+  const sys::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP));
+  if (!fd) {
+    std::cout << "SKIPPED: this kernel has no MPTCP\n";
+    return;
+  }
+  const timeval patience{5, 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  REQUIRE(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0);
+  const std::string request = get("/1k");
+  REQUIRE(::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) ==
+          static_cast<ssize_t>(request.size()));
+  char answer[15] = {};
+  CHECK(::recv(fd.get(), answer, sizeof answer, MSG_WAITALL) == sizeof answer);
+  CHECK(std::string(answer, sizeof answer) == "HTTP/1.1 200 OK");
+  CHECK(lab::role_number(*lab, "switch1", "committed") == 1);
+}
+
 TEST_CASE("round robin spreads over all servers of a pool") {
   TestLab lab({.servers = 3}, pool_per_server(3));
   if (skipped(lab)) return;
@@ -135,8 +179,8 @@ TEST_CASE("round robin spreads over all servers of a pool") {
 TEST_CASE("a pool server with a hand-off socket gets the connection as a descriptor") {
   const std::string socket = "/tmp/" + fresh_name() + ".sock";
   const std::string config =
-      "[[service]]\nname = \"web\"\nid = 1\nvip4 = \"203.0.113.10\"\nvip6 = \"2001:db8:113::10\"\n"
-      "port = 80\nprotocol = \"http\"\n[[service.route]]\nprefix = \"/\"\npool = \"fd\"\n"
+      lab::web_service() +
+      "[[service.route]]\nprefix = \"/\"\npool = \"fd\"\n"
       "[[pool]]\nname = \"fd\"\nservers = [{ node = \"server1\", port = 8080, handoff = \"" +
       socket + "\" }]\n";
   TestLab lab({.servers = 1}, config);
@@ -154,6 +198,34 @@ TEST_CASE("a pool server with a hand-off socket gets the connection as a descrip
       CHECK(response.headers.at("x-peer") == client.local().str());
     }
   }
+  const Output second = cli({"lab", "fd-server", "--socket", socket}, 5s);
+  CHECK(second.code == 4);
+  CHECK(second.error.find("another server listens on " + socket) != std::string::npos);
+  CHECK(std::filesystem::exists(socket));
   lab::terminate({lab::identify(server).value()}, 3s);
   CHECK_FALSE(std::filesystem::exists(socket));
+}
+
+TEST_CASE("fd-server removes a socket that nobody listens on, and nothing else") {
+  const lab::TemporaryDirectory directory;
+  const auto path = directory.path() / "place";
+  lab::write_text(path, "precious");
+  const Output refused = cli({"lab", "fd-server", "--socket", path.string()}, 5s);
+  CHECK(refused.code == 2);
+  CHECK(refused.error.find("is no socket") != std::string::npos);
+  CHECK(read_file(path) == "precious");
+
+  const auto socket = directory.path() / "socket";
+  const auto start = [&] {
+    return lab::start({.argv = {program().string(), "lab", "fd-server", "--socket", socket}});
+  };
+  const pid_t killed = start();
+  REQUIRE(lab::wait_until(20s, [&] { return std::filesystem::exists(socket); }));
+  ::kill(killed, SIGKILL);
+  lab::wait_for(killed);
+  REQUIRE(std::filesystem::exists(socket));  // stale now
+  const pid_t next = start();
+  CHECK(lab::wait_until(20s, [&] { return is_listening(socket); }));
+  CHECK(cli({"lab", "fd-server", "--socket", socket.string()}, 5s).code == 4);
+  lab::terminate({lab::identify(next).value()}, 3s);
 }

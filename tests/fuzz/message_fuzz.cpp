@@ -21,15 +21,22 @@ struct Fixture {
     control::Secret::generate(directory / "secret");
     secret = control::Secret::load(directory / "secret");
     std::filesystem::remove_all(directory);
+    for (std::uint16_t id = 1; id < abi::MAX_NODES; ++id) {
+      config::Node node;
+      node.id = id;
+      node.role = id % 2 != 0 ? config::Role::kDispatcher : config::Role::kServer;
+      config.nodes.push_back(node);
+    }
   }
   control::Secret secret;
+  config::Config config;
 };
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const Fixture fixture;
-  static const control::Opener opener(fixture.secret, 3);
+  static const control::Opener opener(fixture.secret, fixture.config, 3);
   std::vector<std::byte> bytes(size);
   if (size != 0) std::memcpy(bytes.data(), data, size);
   (void)opener.open(bytes);

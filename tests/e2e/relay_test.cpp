@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// What is not moved is relayed: by the pool's word, or because it cannot be moved.
+#include <sys/socket.h>
+
+#include "catch.hpp"
+#include "e2e/listener.hpp"
+#include "e2e/support.hpp"
+#include "lab/plan.hpp"
+
+using namespace tcpmig;
+using namespace tcpmig::e2e;
+using namespace std::string_literals;
+using lab::ServerKind;
+
+namespace {
+
+std::string relay_pool(const std::string& more) {
+  return "[[service]]\nname = \"web\"\nid = 1\nvip4 = \""s + lab::kVip4 + "\"\nvip6 = \"" +
+         lab::kVip6 + "\"\n[[service.route]]\npool = \"web\"\n[[pool]]\nname = \"web\"\n" + more +
+         "\n";
+}
+
+std::uint64_t relays(const TestLab& lab, const std::string& reason) {
+  const auto status = lab::role_status(*lab, "dispatcher1");
+  return lab::find_number(status.value("relayed", nlohmann::json::object()), reason).value_or(0);
+}
+
+}  // namespace
+
+TEST_CASE("a pool whose connections are relayed: stock servers and clients, both families") {
+  TestLab lab({.servers = 2},
+              relay_pool("mode = \"relay\"\nservers = [{ node = \"server1\", port = 80 }, "
+                         "{ node = \"server2\", port = 80 }]"));
+  const lab::Payload small = lab.add_file("1k", 1024), large = lab.add_file("20m", 20 << 20);
+  lab.start_server(ServerKind::kNginx, "server1");
+  lab.start_server(ServerKind::kNode, "server2");
+  for (int i = 0; i < 8; ++i)
+    for (const lab::Payload& file : {small, large}) {
+      INFO(lab.logs());
+      const std::string path = (lab.directory() / "got").string();
+      const Output output = run_in(
+          *lab, "client1",
+          {"curl", "-sS", "--fail", "-m", "40", "-o", path, url("/" + file.name, i % 2 != 0)});
+      INFO(output.error);
+      CHECK(output.code == 0);
+      CHECK(lab::sha256_of(path) == file.sha256);
+    }
+  CHECK(relays(lab, "pool mode") == 16);
+  CHECK(lab::wait_until(3s, [&] {
+    return lab::find_number(lab::role_status(*lab, "dispatcher1"), "relaying") == 0U;
+  }));
+  lab.stop_server("server1");
+  lab.stop_server("server2");
+  HttpClient client(lab.netns("client1"), vip(false));
+  client.send(get("/1k"));
+  CHECK(client.receive().status == 503);
+}
+
+TEST_CASE("a relayed connection keeps half-close, back-pressure and resets, and names its client") {
+  TestLab lab({.servers = 1}, relay_pool("mode = \"relay\"\nclient_address = \"proxy_v2\"\n"
+                                         "servers = [{ node = \"server1\", port = 80 }]"));
+  const Listener listener(lab.netns("server1"), 80);
+  HttpClient client(lab.netns("client1"), vip(false));
+  const std::string request = get("/x");
+  client.send(request);
+  sys::UniqueFd server = listener.accept();
+  CHECK(read_until(server, "QUIT\n") == "\r\n\r\n\0\r\nQUIT\n"s);
+  CHECK(read_until(server, request).ends_with(request));
+
+  SECTION("the client's end is passed on, the answer still comes") {
+    client.send("tail");
+    client.half_close();
+    CHECK(read_until(server, "never") == "tail");
+    write_all(server, "HTTP/1.1 200 OK\r\n\r\nanswer");
+    server.reset();
+    CHECK(client.receive_all() == "HTTP/1.1 200 OK\r\n\r\nanswer");
+  }
+  SECTION("a server that does not read stops the client") {
+    const timeval limit{0, 300'000};
+    ::setsockopt(client.fd(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    const std::string block(1 << 20, 'x');
+    std::size_t sent = 0;
+    for (int i = 0; i < 200; ++i) {
+      const ssize_t n = ::send(client.fd(), block.data(), block.size(), MSG_NOSIGNAL);
+      if (n < 0) break;
+      sent += static_cast<std::size_t>(n);
+    }
+    CHECK(sent < (100 << 20));
+  }
+  SECTION("a reset is passed on, either way") {
+    client.reset();
+    char byte = 0;
+    CHECK(::recv(server.get(), &byte, 1, 0) == -1);
+    CHECK(errno == ECONNRESET);
+  }
+  SECTION("of the server") {
+    const linger hard{1, 0};
+    ::setsockopt(server.get(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    server.reset();
+    CHECK(client.closed_within(3s));
+  }
+}
+
+TEST_CASE("a flow table that is full: the connection is relayed, and no live flow goes") {
+  TestLab lab({.servers = 1}, relay_pool("servers = [{ node = \"server1\", port = 80 }]") +
+                                  "[limits]\nflows = 1\n");
+  if (skipped(lab)) return;
+  const lab::Payload file = lab.add_file("1k", 1024);
+  lab.start_server(ServerKind::kNginx, "server1");
+  HttpClient first(lab.netns("client1"), vip(false));
+  first.send(get("/1k"));
+  REQUIRE(first.receive().keeps_alive);
+  for (const bool ipv6 : {false, true}) {
+    INFO(lab.logs());
+    HttpClient second(lab.netns("client1"), vip(ipv6));
+    second.send(get("/1k"));
+    const Response response = second.receive();
+    CHECK(lab::sha256_of_bytes(response.body) == file.sha256);
+    CHECK_FALSE(response.keeps_alive);  // the server was told to end it
+  }
+  first.send(get("/1k"));
+  CHECK(lab::sha256_of_bytes(first.receive().body) == file.sha256);
+  CHECK(relays(lab, "the switch refuses to move it") == 2);
+}
+
+TEST_CASE("what cannot be moved is answered with 503 where the pool says so") {
+  TestLab lab({.servers = 1},
+              relay_pool("fallback = \"refuse\"\nservers = [{ node = \"server1\", port = 80 }]") +
+                  "[limits]\nflows = 1\n");
+  if (skipped(lab)) return;
+  lab.add_file("1k", 1024);
+  lab.start_server(ServerKind::kNginx, "server1");
+  HttpClient first(lab.netns("client1"), vip(false));
+  first.send(get("/1k"));
+  REQUIRE(first.receive().status == 200);
+  HttpClient second(lab.netns("client1"), vip(false));
+  second.send(get("/1k"));
+  CHECK(second.receive().status == 503);
+}
