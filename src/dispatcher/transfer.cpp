@@ -311,8 +311,9 @@ asio::awaitable<void> Transfer::finish() {
     timer_.expires_after(pause);
     co_await timer_.async_wait(asio::use_awaitable);
   }
-  worker_.leave(*this);
   frozen_.commit();
+  worker_.consume_captures();  // what the lock has seen up to the very end
+  worker_.leave(*this);
 }
 
 }  // namespace tcpmig::dispatcher
