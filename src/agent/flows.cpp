@@ -16,10 +16,11 @@ using std::chrono::milliseconds;
 constexpr milliseconds kCensusPause{100};  // LOAD is as fresh as this
 constexpr int kCensusShare = 20;           // a census takes at most 1/20 of the time
 constexpr milliseconds kGonePause{50};
+// of the tombstones may wait; where more end, the switch's own eyes must do
+constexpr std::size_t kGoneShare = 4;
 constexpr std::size_t kGoneBatch = 100;  // 2000 a second: the switch sees most ends itself
 constexpr milliseconds kAnnouncePause{250};
 constexpr std::size_t kSweepBatch = 2000;
-constexpr std::size_t kGoneMost = 65'536;  // waiting; where more end, the switch's own eyes must do
 
 /// Alive for the switch: all but TIME_WAIT, CLOSE and what is not connected.
 constexpr std::uint32_t kLiveStates = 1U << BPF_TCP_ESTABLISHED | 1U << BPF_TCP_SYN_RECV |
@@ -39,13 +40,14 @@ abi::flow_key flow_of_socket(const sys::SocketInfo& socket) {
 }  // namespace
 
 Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-             Tombstones& tombstones, Answers& answers, Counters& counters, Delivering delivering,
-             TimePoint now)
+             Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
+             Delivering delivering, TimePoint now)
     : config_(config),
       block4_(config::vpa4_block(config, self.id)),
       block6_(config::vpa6_block(config, self.id)),
       diag_(diag),
       tombstones_(tombstones),
+      endings_(endings),
       answers_(answers),
       counters_(counters),
       delivering_(std::move(delivering)),
@@ -75,6 +77,12 @@ void Flows::announce_all(TimePoint now) {
   for (auto& [flow, live] : live_) live.renewed = now - config_.timeouts.idle;
   next_census_ = now;
   ++counters_.announcements;
+}
+
+void Flows::announce(const abi::flow_key& flow) {
+  const LiveFlow* live = find(flow);
+  if (live != nullptr && !live->unsettled)
+    answers_.renew(flow, live->generation, live->target_port);
 }
 
 void Flows::settled(const abi::flow_key& flow, control::Generation generation, TimePoint now,
@@ -116,7 +124,7 @@ void Flows::retire(FlowMap<LiveFlow>::iterator flow, TimePoint now) {
   live_.erase(flow);
   retired_.push_back(ended);
   ended_.push_back(ended);
-  if (ended_.size() <= kGoneMost) return;
+  if (ended_.size() <= config_.limits.tombstones / kGoneShare + 1) return;
   ended_.pop_front();
   ++counters_.gone_dropped;
 }
@@ -137,9 +145,10 @@ void Flows::stray_syn(const abi::flow_key& flow, TimePoint now) {
   answers_.gone(flow, tombstone->generation);
 }
 
-bool Flows::end_if_cut_short(const sys::SocketInfo& child, std::uint32_t received) {
+bool Flows::end_if_cut_short(const abi::flow_key& flow, const sys::SocketInfo& child,
+                             std::uint32_t received, TimePoint now) {
   if (!child.tcp || child.tcp->tcpi_bytes_received >= received) return false;
-  if (diag_.destroy(child)) ++counters_.cut_short;
+  if (endings_.end(flow, child, now)) ++counters_.cut_short;
   return true;
 }
 
@@ -149,7 +158,7 @@ bool Flows::settle_adopted(FlowMap<LiveFlow>::iterator found, TimePoint now) {
   if (live.unsettled && now - live.opened <= 2 * config_.timeouts.transfer) return true;
   if (live.awaited > 0 && !delivering_(flow)) {
     const auto child = diag_.find(local_of(flow, live.target_port), client_of(flow), true);
-    if (child && end_if_cut_short(*child, live.awaited)) {
+    if (child && end_if_cut_short(flow, *child, live.awaited, now)) {
       retire(found, now);
       return false;
     }

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "agent/answers.hpp"
+#include "agent/endings.hpp"
 #include "agent/tombstones.hpp"
 #include "sys/sock_diag.hpp"
 
@@ -28,8 +29,8 @@ class Flows {
   /// Whether something is still being delivered to a flow.
   using Delivering = std::function<bool(const abi::flow_key&)>;
   Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-        Tombstones& tombstones, Answers& answers, Counters& counters, Delivering delivering,
-        TimePoint now);
+        Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
+        Delivering delivering, TimePoint now);
 
   void opened(const abi::flow_key& flow, const LiveFlow& live);
   /// A tombstone without a connection: to be forgotten in its time. `may_have_lived`: a child may have spoken, and ended before anybody
@@ -41,9 +42,12 @@ class Flows {
   void adopt(TimePoint now);
   /// A child that has received less than a former run had to deliver, while nobody delivers any more: the client knows these bytes
   /// acknowledged and will not send them again. It is ended, for all to see, rather than left to hang. False: it is whole.
-  bool end_if_cut_short(const sys::SocketInfo& child, std::uint32_t received);
+  bool end_if_cut_short(const abi::flow_key& flow, const sys::SocketInfo& child,
+                        std::uint32_t received, TimePoint now);
   /// The switch has lost its table: it is told, by RENEW, of all that lives here.
   void announce(TimePoint now);
+  /// The switch does not know this one, which has just spoken: says so again, if it lives.
+  void announce(const abi::flow_key& flow);
   /// A SYN of the flow found no socket: tells the switch, if that is so.
   void stray_syn(const abi::flow_key& flow, TimePoint now);
 
@@ -75,6 +79,7 @@ class Flows {
   sys::Prefix block6_;
   sys::SockDiag& diag_;
   Tombstones& tombstones_;
+  Endings& endings_;
   Answers& answers_;
   Counters& counters_;
   Delivering delivering_;

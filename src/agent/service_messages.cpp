@@ -135,13 +135,13 @@ void Service::on_heartbeat(const abi::wire_header& answer) {
 }
 
 /// The flow has gone on to another owner: the socket here talks to nobody. What its end sends the switch drops. A switch
-/// that knows nothing (generation 0) may have lost its table: that ends no connection.
+/// that knows nothing (generation 0) may have lost its table, and every announcement may have been lost: that ends no connection.
 void Service::on_revoked(const abi::flow_key& flow, const abi::wire_header& header) {
   const control::Generation current = ntohl(header.generation);
   const auto tombstone = tombstones_.find(flow);
-  if (header.sender != 0 || current == 0 || !tombstone ||
-      !control::newer(current, tombstone->generation))
-    return;
+  if (header.sender != 0 || !tombstone) return;
+  if (current == 0) return flows_.announce(flow);
+  if (!control::newer(current, tombstone->generation)) return;
   if (diag_.destroy(local_of(flow, tombstone->target_port), client_of(flow))) ++counters_.revoked;
 }
 

@@ -174,6 +174,11 @@ TEST_CASE("agent: REVOKED ends a connection that another node owns", "[agent]") 
   // its own generation, an older one, a switch that knows nothing: it lives
   for (const std::uint32_t known : {generation, generation - 1, 0U})
     world.send_as_switch({about(client, abi::WIRE_REVOKED, known), {}});
+  // the switch that knows nothing is told
+  const auto renewal = world.to_switch();
+  REQUIRE(renewal);
+  CHECK(renewal->type == abi::WIRE_RENEW);
+  CHECK(ntohl(renewal->generation) == generation);
   world.send_segment(client, kNext, 70'000, kAck | kPsh, "more");
   CHECK(text_of(read_bytes(connection, 4)) == "more");
   // a node cannot say so

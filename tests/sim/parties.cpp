@@ -48,7 +48,7 @@ void Client::connect() {
       });
     });
   // A client that waits asks at some time whether the other side is still there (RFC 9293, 3.8.4).
-  for (const Millis probe : {30'000, 60'000, 90'000, 120'000})
+  for (const Millis probe : {30'000, 60'000, 90'000, 120'000, 150'000, 180'000, 210'000, 240'000})
     network_.after(probe, [this] {
       if (end_ == End::kNone) network_.from_client(kAck, 0);
     });
@@ -353,8 +353,8 @@ void Server::expire(unsigned batch) {
 }
 
 void Server::revoked(std::uint32_t current) {
-  if (agent_ && child_ && current != 0 && control::newer(current, child_->generation))
-    child_.reset();
+  if (current == 0) return renew();
+  if (agent_ && child_ && control::newer(current, child_->generation)) child_.reset();
 }
 
 bool Server::has_zombie() const {
