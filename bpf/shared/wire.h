@@ -65,8 +65,7 @@ enum wire_type {
 	X(REASON_TOMBSTONES_FULL, 20, "the server's tombstone table is full") \
 	X(REASON_TUPLE_BUSY, 21, "a live socket has the same four-tuple") \
 	X(REASON_INCOMPLETE, 22, "parts missing at the deadline") \
-	X(REASON_UNSUPPORTED, 23, "a property of the connection cannot be carried") \
-	X(REASON_ABORTED, 24, "aborted before it was opened")
+	X(REASON_ABORTED, 23, "aborted before it was opened")
 
 enum wire_reason {
 #define X(name, value, text) name = value,

@@ -72,7 +72,7 @@ std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
     return Refusal{abi::REASON_NO_LISTENER, static_cast<std::uint32_t>(error.code().value())};
   }
   const auto snapshot = control::to_snapshot(arrival.commit, arrival.received, local);
-  if (!snapshot) return Refusal{abi::REASON_UNSUPPORTED};
+  if (!snapshot) return Refusal{abi::REASON_INCOMPLETE};
   sys::UniqueFd fd;
   try {
     fd = repair_resume(*snapshot, local);

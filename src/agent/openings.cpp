@@ -24,8 +24,6 @@ constexpr std::size_t kReceivedMost = std::size_t{2} * abi::WIRE_SNAPSHOT_MAX;
 constexpr std::size_t kUnread = 49'152;  // the child's first window is at most about 64 KB
 constexpr microseconds kPauseLeast{200};
 constexpr microseconds kPauseMost{20'000};
-constexpr std::chrono::seconds kPatience{
-    60};  // a server that reads nothing for so long has given up
 
 abi::pending_resume attributes_of(const abi::wire_header& commit) {
   abi::pending_resume resume{};
@@ -116,7 +114,7 @@ std::uint32_t Openings::paced(const Arrival& arrival) {
 }
 
 std::optional<Refusal> Openings::open(Arrival arrival, TimePoint now) {
-  if (arrival.received.empty()) return Refusal{abi::REASON_UNSUPPORTED};
+  if (arrival.received.empty()) return Refusal{abi::REASON_INCOMPLETE};
   ++counters_.through_tun;
   const std::size_t first = std::min(kOpening, arrival.received.size());
   if (auto refusal = write_opening(arrival, first)) return refusal;
@@ -125,7 +123,7 @@ std::optional<Refusal> Openings::open(Arrival arrival, TimePoint now) {
     delivery = {.arrival = std::move(arrival),
                 .chunk = kChunkMost,
                 .pause = kPauseLeast,
-                .deadline = now + kPatience};
+                .deadline = now + patience_};
   }
   return std::nullopt;
 }
@@ -135,7 +133,7 @@ void Openings::take_up(Arrival arrival, TimePoint now) {
   delivery = {.arrival = std::move(arrival),
               .chunk = kChunkMost,
               .pause = kPauseLeast,
-              .deadline = now + kPatience};
+              .deadline = now + patience_};
 }
 
 bool Openings::begin(const abi::flow_key& flow, control::Generation generation, TimePoint now) {
@@ -190,10 +188,13 @@ bool Openings::inject_chunk(const Delivery& delivery, const ::tcp_info& child) {
 }
 
 /// For the client what is missing is acknowledged: a connection without it must not live on.
-void Openings::give_up(const Delivery& delivery) {
+void Openings::give_up(const Delivery& delivery, TimePoint now) {
   ++counters_.stalled;
   const Arrival& arrival = delivery.arrival;
-  guarded("end a connection", [&] { diag_.destroy(local_end(arrival), client_of(arrival.flow)); });
+  guarded("end a connection", [&] {
+    const auto child = diag_.find(local_end(arrival), client_of(arrival.flow), true);
+    if (child) endings_.end(arrival.flow, *child, now);
+  });
 }
 
 bool Openings::deliver(Delivery& delivery, TimePoint now) {
@@ -208,7 +209,7 @@ bool Openings::deliver(Delivery& delivery, TimePoint now) {
     const auto received = static_cast<std::size_t>(child->tcp->tcpi_bytes_received);
     if (received >= arrival.received.size()) return true;
     if (now > delivery.deadline) {
-      give_up(delivery);
+      give_up(delivery, now);
       return true;
     }
     if (injected && received == before)
@@ -236,7 +237,7 @@ void Openings::run(TimePoint now) {
     if (delivery.next > now) continue;
     bool done = false;
     if (!guarded("deliver", [&, &one = delivery] { done = deliver(one, now); })) {
-      give_up(delivery);
+      give_up(delivery, now);
       done = true;
     }
     if (done) complete.push_back(flow);

@@ -5,6 +5,7 @@
 
 #include "agent/assembly.hpp"
 #include "agent/confirmations.hpp"
+#include "agent/endings.hpp"
 #include "agent/tombstones.hpp"
 #include "sys/sock_diag.hpp"
 #include "sys/tun.hpp"
@@ -27,12 +28,15 @@ class Openings {
   /// Everything that was received is in the child, or nothing more will be: it may be told, what is held may follow.
   using Complete = std::function<void(const abi::flow_key&)>;
 
-  Openings(sys::Tun& tun, sys::SockDiag& diag, const Tombstones& tombstones, int pending_map,
-           Counters& counters, Complete complete)
+  Openings(sys::Tun& tun, sys::SockDiag& diag, const Tombstones& tombstones, Endings& endings,
+           int pending_map, std::chrono::milliseconds patience, Counters& counters,
+           Complete complete)
       : tun_(tun),
         diag_(diag),
         tombstones_(tombstones),
+        endings_(endings),
         pending_map_(pending_map),
+        patience_(patience),
         counters_(counters),
         complete_(std::move(complete)) {}
 
@@ -74,7 +78,7 @@ class Openings {
     TimePoint deadline;
   };
   std::optional<Refusal> write_opening(const Arrival& arrival, std::size_t first);
-  void give_up(const Delivery& delivery);
+  void give_up(const Delivery& delivery, TimePoint now);
   /// True: done with it, one way or the other.
   bool deliver(Delivery& delivery, TimePoint now);
   bool inject_chunk(const Delivery& delivery, const ::tcp_info& child);
@@ -82,7 +86,9 @@ class Openings {
   sys::Tun& tun_;
   sys::SockDiag& diag_;
   const Tombstones& tombstones_;
+  Endings& endings_;
   int pending_map_;
+  std::chrono::milliseconds patience_;  ///< for a server that does not read
   Counters& counters_;
   Complete complete_;
   FlowMap<Delivery> deliveries_;

@@ -76,6 +76,12 @@ Bytes further_segment(const abi::wire_header& commit, std::uint32_t seq, std::ui
   return make_segment(tcp, 0, payload);
 }
 
+Bytes acknowledgement(std::uint32_t ack) {
+  tcphdr tcp{};
+  tcp.ack_seq = htonl(ack);
+  return make_segment(tcp, 0, {});
+}
+
 bool set_acknowledgement(std::span<std::byte> segment, std::uint32_t ack) {
   auto tcp = get<tcphdr>(segment);
   if (!tcp) return false;

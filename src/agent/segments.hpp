@@ -17,6 +17,10 @@ Bytes opening_segment(const abi::wire_header& commit, std::uint32_t seq,
 Bytes further_segment(const abi::wire_header& commit, std::uint32_t seq, std::uint32_t ack,
                       std::span<const std::byte> payload, bool fin);
 
+/// A bare acknowledgement of `ack` (host order). A kernel that has no socket for it answers by a RST with that sequence number
+/// (RFC 9293 3.10.7.1).
+Bytes acknowledgement(std::uint32_t ack);
+
 /// Puts in the acknowledgement number that a former owner could not know (WIRE_FLAG_CRAFTED). False: no TCP header.
 bool set_acknowledgement(std::span<std::byte> segment, std::uint32_t ack);
 

@@ -66,11 +66,13 @@ Service::Service(const config::Config& config, const config::Node& self)
             child_found(opened, child);
           },
           [this](const Opened& opened, bool backlog_full) { child_absent(opened, backlog_full); }),
-      openings_(tun_, diag_, tombstones_, programs_.pending_map(), counters_,
+      endings_(tun_, diag_, tombstones_, counters_),
+      openings_(tun_, diag_, tombstones_, endings_, programs_.pending_map(),
+                config.timeouts.delivery, counters_,
                 [this](const abi::flow_key& flow) { delivered(flow); }),
       handoffs_(config, self, counters_),
       flows_(
-          config, self, diag_, tombstones_, answers_, counters_,
+          config, self, diag_, tombstones_, endings_, answers_, counters_,
           [this](const abi::flow_key& flow) { return openings_.has(flow); }, Clock::now()),
       interface_(index_of(netlink_, self.interface)),
       next_tick_(Clock::now()),
@@ -130,8 +132,8 @@ void Service::on_control(int fd) {
 }
 
 TimePoint Service::due() const {
-  TimePoint first =
-      std::min({confirmations_.due(), openings_.due(), flows_.due(), next_load_, next_care_});
+  TimePoint first = std::min({confirmations_.due(), openings_.due(), endings_.due(), flows_.due(),
+                              next_load_, next_care_});
   const bool ticking = assembly_.under_way() > 0 || held_.packets() > 0 || !unconfirmed_.empty();
   return ticking ? std::min(first, next_tick_) : first;
 }
@@ -184,6 +186,7 @@ void Service::keep_attached(TimePoint now) {
 void Service::run(TimePoint now) {
   confirmations_.run(now);
   openings_.run(now);
+  endings_.run(now);
   if (now >= next_tick_) {
     next_tick_ = now + kTick;
     tick(now);

@@ -6,6 +6,7 @@
 #include "agent/answers.hpp"
 #include "agent/assembly.hpp"
 #include "agent/confirmations.hpp"
+#include "agent/endings.hpp"
 #include "agent/flows.hpp"
 #include "agent/handoffs.hpp"
 #include "agent/held_packets.hpp"
@@ -100,6 +101,7 @@ class Service {
   Orphans orphans_;
   Assembly assembly_;
   Confirmations confirmations_;
+  Endings endings_;
   Openings openings_;
   Handoffs handoffs_;
   Flows flows_;

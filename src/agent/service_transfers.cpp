@@ -133,7 +133,8 @@ void Service::child_found(const Opened& opened, const sys::SocketInfo& child) {
     return answer_again(opened.flow, *tombstone, opened.question, opened.from);
   if (!openings_.begin(opened.flow, generation, now)) {
     unconfirmed_.erase(opened.flow);
-    if (!tombstone || !flows_.end_if_cut_short(child, tombstone->received)) return confirm(opened);
+    if (!tombstone || !flows_.end_if_cut_short(opened.flow, child, tombstone->received, now))
+      return confirm(opened);
     return refuse(opened, {abi::REASON_KERNEL_REFUSED, 0});
   }
   unconfirmed_.insert_or_assign(opened.flow, opened);

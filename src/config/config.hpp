@@ -111,6 +111,8 @@ struct Timeouts {
   std::chrono::milliseconds transfer{2'000};  ///< COMMIT to RESUMED, all repeats included
   std::chrono::milliseconds retry{50};        ///< first repeat of a COMMIT; doubles
   std::chrono::milliseconds hold{1'000};
+  std::chrono::milliseconds delivery{
+      60'000};  ///< a server that reads nothing of a long request for so long has given up
   std::chrono::milliseconds tombstone{
       60'000};  ///< how long an ended connection's generation is remembered
   std::chrono::milliseconds health{

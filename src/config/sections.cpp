@@ -100,7 +100,8 @@ void read_node(const toml::table& table, Draft& draft, Problems& problems) {
   check_interface(reader, "interface", item.interface);
   item.gateway4 = reader.address("gateway4");
   item.gateway6 = reader.address("gateway6");
-  item.workers = static_cast<unsigned>(reader.integer("workers", 0, abi::MAX_LANES - 1).value_or(0));
+  item.workers =
+      static_cast<unsigned>(reader.integer("workers", 0, abi::MAX_LANES - 1).value_or(0));
   item.tune_receive_sysctls = reader.boolean("tune_receive_sysctls").value_or(false);
   for (const std::string key : {"workers", "tune_receive_sysctls"})
     if (item.role == Role::kServer && reader.has("role") && reader.has(key))
@@ -298,6 +299,7 @@ void read_timeouts(const toml::table& file, Draft& draft, Problems& problems) {
   read("transfer", timeouts.transfer, 1h);
   read("retry", timeouts.retry, 1h);
   read("hold", timeouts.hold, 1h);
+  read("delivery", timeouts.delivery, 24h);
   read("tombstone", timeouts.tombstone, 24h * 10);  // generations tell 12.4 days apart
   read("health", timeouts.health, 1h);
   read("recovery", timeouts.recovery, 1h);

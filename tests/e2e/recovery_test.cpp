@@ -8,6 +8,7 @@
 
 #include "catch.hpp"
 #include "e2e/traffic.hpp"
+#include "sys/netns.hpp"
 
 using namespace tcpmig;
 using namespace tcpmig::e2e;
@@ -37,8 +38,8 @@ void replace_switch(TestLab& lab) {
   lab.restart_role("switch1");
 }
 
-bool keeps_alive(HttpClient& client, const lab::Payload& file) {
-  client.send(get("/" + file.name));
+bool keeps_alive(HttpClient& client, const lab::Payload& file, const std::string& under = "/") {
+  client.send(get(under + file.name));
   return lab::sha256_of_bytes(client.receive().body) == file.sha256;
 }
 
@@ -73,6 +74,42 @@ TEST_CASE(
   CHECK(during6.complete());
   CHECK(keeps_alive(idle, small));
   CHECK(lab::role_number(*lab, "switch1", "revoked") == 0);
+}
+
+TEST_CASE(
+    "the table is lost while a transfer waits for an agent that is silent: the server keeps the "
+    "connection") {
+  TestLab lab(
+      {.servers = 1},
+      pool_per_server(1, "[timeouts]\ntransfer = \"4s\"\nclosing = \"2s\"\nscan = \"500ms\"\n"));
+  if (skipped(lab)) return;
+  const lab::Payload small = lab.add_file("1k", 1024);
+  lab.start_server(lab::ServerKind::kNginx, "server1");
+  // the server's words get lost, so that nobody has heard of it when the table goes
+  const auto sink = [&](const std::string& command) {
+    const sys::EnterNetns inside(lab.netns("server1"));
+    REQUIRE(::system(command.c_str()) == 0);
+  };
+  sink(
+      "ip link add sink type veth peer name drain && ip link set sink arp off up && ip link set "
+      "drain up");
+  sink("ip route add default dev sink table 99");
+  sink("ip rule add pref 5 from 100.64.0.0/10 lookup 99");
+  const auto agent = lab.role_pid("server1");
+  REQUIRE(::kill(agent, SIGSTOP) == 0);
+  HttpClient client(lab.netns("client1"), vip(false));
+  client.send(get("/server1/1k"));
+  REQUIRE(
+      lab::wait_until(5s, [&] { return lab::role_number(*lab, "switch1", "committed") == 1U; }));
+  replace_switch(lab);
+  INFO(lab.logs());
+  // what has become of the transfer nobody can say: not one word to the client
+  CHECK(lab::wait_until(20s, [&] { return lab::role_number(*lab, "dispatcher1", "left") == 1U; }));
+  REQUIRE(::kill(agent, SIGCONT) == 0);
+  CHECK(lab::wait_until(5s, [&] { return lab::role_number(*lab, "switch1", "announced") >= 1U; }));
+  sink("ip rule del pref 5");
+  CHECK(lab::sha256_of_bytes(client.receive().body) == small.sha256);
+  CHECK(keeps_alive(client, small, "/server1/"));
 }
 
 TEST_CASE("the flow table alone is lost: `switch run` makes a new one, the flows come back") {

@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: MIT
 // Counters of the agent and of its programs that no other test comes by.
 #include <arpa/inet.h>
+#include <linux/capability.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <tcpmig/resume.hpp>
+
+#include "agent/openings.hpp"
 
 #include "agent_steps.hpp"
 #include "agent_world.hpp"
@@ -17,6 +26,24 @@ void set_link(const World& world, const std::string& name, bool up) {
   const auto inside = world.server();
   sys::Netlink().set_link(name, up);
 }
+
+/// This thread without one of its capabilities, for as long as this lives.
+class WithoutCapability {
+ public:
+  explicit WithoutCapability(unsigned capability) {
+    REQUIRE(::syscall(SYS_capget, &header_, before_.data()) == 0);
+    auto less = before_;
+    less.at(capability / 32).effective &= ~(1U << capability % 32);
+    REQUIRE(::syscall(SYS_capset, &header_, less.data()) == 0);
+  }
+  ~WithoutCapability() { ::syscall(SYS_capset, &header_, before_.data()); }
+  WithoutCapability(const WithoutCapability&) = delete;
+  WithoutCapability& operator=(const WithoutCapability&) = delete;
+
+ private:
+  __user_cap_header_struct header_{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> before_{};
+};
 
 }  // namespace
 
@@ -85,6 +112,65 @@ TEST_CASE("agent: a tombstone table that is full refuses, and forgets nothing", 
   CHECK(world.counter("refused") >= 1);
   for (const UniqueFd& connection : connections)
     CHECK(text_of(read_bytes(connection, kRequest.size())) == kRequest);
+}
+
+TEST_CASE("agent: more ends at once than it tells the switch are counted", "[agent]") {
+  if (cannot_run_here()) return;
+  World world("[limits]\ntombstones = 64\n");  // a quarter of them may wait to be told
+  const UniqueFd listener = world.listener();
+  world.start();
+  std::vector<UniqueFd> connections;
+  for (std::uint16_t port = 9720; port < 9740; ++port)
+    connections.push_back(open_one(world, listener, client4(port)));
+  const auto pid = world.status()->at("pid").get<pid_t>();
+  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  for (UniqueFd& connection : connections) reset(std::move(connection));
+  REQUIRE(::kill(pid, SIGCONT) == 0);
+  CHECK(world.reaches("gone", 17));
+  CHECK(world.counter("gone_dropped") == 3);
+}
+
+TEST_CASE(
+    "agent: a server that does not read a long request loses the connection, and its client hears "
+    "of it",
+    "[agent]") {
+  if (cannot_run_here()) return;
+  World world("[timeouts]\ndelivery = \"300ms\"\n");
+  const UniqueFd listener = world.listener();
+  world.start();
+  for (const Endpoint& client : {client4(9750), client6(9750)}) {
+    CAPTURE(client.str());
+    world.sent();
+    world.transfer(transfer_of(client), snapshot_of(client, pattern(200'000)));
+    const UniqueFd connection = accepted(listener);
+    REQUIRE(connection);
+    check_reset_repeatedly(world, client, 70'000);
+  }
+  CHECK(world.counter("stalled") == 2);
+}
+
+TEST_CASE("agent: an old socket that the kernel does not end refuses its successor", "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  world.start();  // for the routes
+  const Endpoint client = client4(9770);
+  const auto inside = world.server();
+  const UniqueFd old = repair_resume(snapshot_of(client, {}), World::vpa(client));
+  agent::Arrival arrival{};
+  arrival.commit = about(client, abi::WIRE_COMMIT);
+  arrival.commit.target_port = htons(80);
+  arrival.flow = agent::flow_of(world.config, world.self().id, arrival.commit);
+  sys::SockDiag diag;
+  agent::Counters counters;
+  {
+    const WithoutCapability none(CAP_NET_ADMIN);
+    const auto refusal = agent::end_old_socket(diag, arrival, counters);
+    REQUIRE(refusal);
+    CHECK(refusal->reason == abi::REASON_TUPLE_BUSY);
+    CHECK(refusal->detail == EPERM);
+  }
+  CHECK_FALSE(agent::end_old_socket(diag, arrival, counters));
+  CHECK(counters.old_sockets_ended == 1);
 }
 
 TEST_CASE("agent: what it cannot send, or give to the kernel, is counted", "[agent]") {

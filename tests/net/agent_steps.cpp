@@ -61,6 +61,15 @@ Bytes segment(std::uint32_t seq, std::uint32_t ack, std::string_view data) {
   return bytes;
 }
 
+void check_reset_repeatedly(World& world, const Endpoint& client, std::uint32_t seq) {
+  std::size_t resets = 0;
+  CHECK(sys_test::holds_within(5s, [&] {
+    for (const Sent& sent : world.sent())
+      resets += (sent.flags & kRst) != 0 && sent.to == client && sent.seq == seq;
+    return resets >= 3;
+  }));
+}
+
 void send_without(World& world, const std::vector<control::Outgoing>& parts, std::size_t left_out) {
   for (std::size_t i = 0; i < parts.size(); ++i)
     if (i != left_out) world.send(parts[i]);

@@ -23,6 +23,9 @@ tcpmig::abi::wire_header about(const Endpoint& client, std::uint8_t type,
 /// A TCP header with data, as a former owner captures it.
 Bytes segment(std::uint32_t seq, std::uint32_t ack, std::string_view data);
 
+/// The client is told of the end of its connection more than once: one packet may be lost.
+void check_reset_repeatedly(World& world, const Endpoint& client, std::uint32_t seq);
+
 void send_without(World& world, const std::vector<tcpmig::control::Outgoing>& parts,
                   std::size_t left_out);
 

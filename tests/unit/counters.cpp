@@ -47,13 +47,9 @@ const Names kReasons{
 
 /// What no test brings about, and why.
 const std::map<std::string, std::string> kOutOfReach{
-    {"stalled", "a server must not read for 60 s"},
-    {"gone_dropped", "65,537 connections must end at once"},
     {"late_bytes", "a leak of the lock, some 6 in 60,000: tests/net/freeze_fire.cpp"},
-    {"left", "the switch must lose its table in the milliseconds of a transfer"},
-    {"captures_without_transfer", "a segment in the microseconds between the end and the close"},
-    {"REASON_TUPLE_BUSY", "a kernel without CONFIG_INET_DIAG_DESTROY"},
-    {"REASON_UNSUPPORTED", "a snapshot that the dispatcher does not make"},
+    {"captures_without_transfer",
+     "a segment in the microseconds between the last look and the end of the lock"},
 };
 
 std::string sources_of(const Names& layers) {
