@@ -28,19 +28,22 @@ bool fetches(const TestLab& lab, const lab::Payload& file, bool ipv6) {
   return lab::sha256_of_bytes(client.receive().body) == file.sha256;
 }
 
-/// Sends `count` datagrams, and waits now and then until all have been counted: so none is lost on its way.
+/// Sends datagrams until `all` of them have been counted, in pieces that no queue on their way drops; what a busy machine drops all the same
+/// is made up for.
 template <typename Make, typename Counted>
 void spray(const Sprayer& sprayer, Pace pace, unsigned all, Make make, Counted counted) {
-  const unsigned count = all / pace.share;
-  const std::uint64_t before = counted();
-  std::uint64_t sent = 0;
-  for (unsigned i = 1; i <= count; ++i) {
-    sent += sprayer.send(make()) ? 1 : 0;
-    if (i % pace.chunk != 0 && i != count) continue;
-    INFO("after " << i << ": " << counted() - before << " of " << sent << " counted");
-    REQUIRE(lab::wait_until(20s, [&] { return counted() - before >= sent; }));
+  const std::uint64_t wanted = counted() + all / pace.share;
+  for (int idle = 0; idle < 10;) {
+    const std::uint64_t before = counted();
+    if (before >= wanted) return;
+    std::uint64_t sent = 0;
+    for (std::uint64_t i = std::min<std::uint64_t>(pace.chunk, wanted - before); i > 0; --i)
+      sent += sprayer.send(make()) ? 1 : 0;
+    lab::wait_until(2s, [&] { return counted() >= before + sent; });
+    idle = counted() > before ? 0 : idle + 1;
   }
-  CHECK(counted() - before >= sent);
+  INFO(wanted - counted() << " of " << all / pace.share << " are not counted");
+  REQUIRE(counted() >= wanted);
 }
 
 sys::Endpoint control_port(const TestLab& lab, const std::string& address) {
