@@ -77,6 +77,12 @@ std::string Verdict::excuse(const Failure& failure, const Known& known) const {
     if (!known.owned || !known.spoke || failure.status != 0 || settled > ns_of(outage->from))
       return how(*outage);
   }
+  // A binding is taken away from a client that is reset: so it is not known any more to which dispatcher.
+  if (known.dispatcher.empty() && !known.owned && !failure.any_byte && !failure.migrated)
+    for (const lab::Node& node : lab_.nodes())
+      if (node.role == "dispatcher")
+        if (const auto outage = chaos_.outage(node.name, failure.begun, failure.ended))
+          return how(*outage) + ", binding gone";
   if (!failure.any_byte && !known.owner.empty())
     if (const auto outage = chaos_.outage(known.owner, failure.begun, failure.ended))
       return how(*outage) + " before the first byte";

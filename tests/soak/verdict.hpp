@@ -15,6 +15,7 @@ namespace tcpmig::soak {
 
 /// A failure is excused when a process that had the connection was ended in its life:
 ///  - its dispatcher, as long as the transfer may not have been confirmed, or for a relayed one;
+///  - any dispatcher, where it never had an owner and the switch has taken its binding away;
 ///  - the agent of its server, while no byte of a reply had come (docs/architecture.md, "What
 ///    outlives what");
 ///  - for an answer 502, 503 or 504, the agent of any server: the dispatcher says then that it knows
