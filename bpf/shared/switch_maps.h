@@ -163,7 +163,7 @@ TCPMIG_ASSERT_SIZE(struct traffic, 32);
 	X(SW_TAKEN_BACK, "taken_back", "flows taken back by the previous owner") \
 	X(SW_DATA_STEERED, "data_steered", "DATA parts steered to the new owner") \
 	X(SW_GONE, "gone", "entries closed by GONE") \
-	X(SW_GONE_LATE, "gone_late", "GONE for an entry that was closing or had ended: nothing to do") \
+	X(SW_GONE_LATE, "gone_late", "GONE for an entry that was closing, had ended or has gone on: nothing to do") \
 	X(SW_RENEWED, "renewed", "leases renewed") \
 	X(SW_ANNOUNCED, "announced", "entries made anew by RENEW, after the table was lost") \
 	X(SW_HEARTBEAT, "heartbeat", "heartbeats of nodes answered") \

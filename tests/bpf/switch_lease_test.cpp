@@ -24,6 +24,8 @@ TEST_CASE("control: GONE closes the owner's own flow") {
     return r.counted;
   };
   CHECK(gone(1, kGeneration) == Counts{{"refused_not_entitled", 1}});
+  CHECK(gone(1, kGeneration - 1) ==
+        Counts{{"gone_late", 1}});  // it refused, and was not the last to be asked
   CHECK(gone(2, kGeneration - 1) == Counts{{"refused_stale", 1}});
   CHECK_FALSE(w.s.flow(w.f)->marks.is.closing);
   CHECK(gone(2, kGeneration) == Counts{{"gone", 1}});
