@@ -2,8 +2,9 @@
 /* The guard of a node: what arrives for its virtual private addresses goes to a socket, or waits, or was never meant to come here.
  *
  * Between the switch's decision and the child's birth, and where packets overtake the COMMIT, a client's packet finds no socket,
- * and the kernel would answer RST. So it goes to the agent's TUN instead, is held there and comes back in order after the resume. Only
- * where a tombstone says that a child has lived here is the kernel left to answer as TCP would; and where one says that a COMMIT has come
+ * and the kernel would answer RST. So it goes to the agent's TUN instead, is held there and comes back in order after the resume. So do those
+ * of a connection that has ended here, for its port may be in use again, and its successor on the way: the agent leaves them to the kernel, which
+ * answers as TCP would, when that has not come in time; without an agent they are left to it at once. And where a tombstone says that a COMMIT has come
  * that the agent is about to open, not even a socket that is left of an earlier connection (TIME_WAIT) is given the packet.
  *
  * A listener is not "a socket for this packet": in front of a listener a bare ACK could at most be a SYN cookie, and the kernel takes those only
@@ -76,7 +77,17 @@ static inline int hold(const struct node_settings *settings)
 	return bpf_redirect(settings->tun_ifindex, 0);
 }
 
-static inline int without_socket(const struct node_settings *settings, const struct packet *p)
+/* The same where the kernel may answer if there is no agent. */
+static inline bool hold_copy(struct __sk_buff *skb, const struct node_settings *settings)
+{
+	if (settings->tun_ifindex == 0 || bpf_clone_redirect(skb, settings->tun_ifindex, 0))
+		return false;
+	count(ND_GUARD_HELD);
+	return true;
+}
+
+static inline int without_socket(struct __sk_buff *skb, const struct node_settings *settings,
+				 const struct packet *p)
 {
 	struct flow_key flow KEY_ALIGNED = {.client_port = p->source_port, .family = p->family};
 	struct tombstone *tombstone;
@@ -100,6 +111,8 @@ static inline int without_socket(const struct node_settings *settings, const str
 		return TC_ACT_SHOT;
 	}
 	if (known.is.state == TOMB_CONFIRMED) {
+		if (hold_copy(skb, settings))
+			return TC_ACT_SHOT;
 		count(ND_GUARD_TO_KERNEL);
 		return NEXT_PROGRAM;
 	}
@@ -153,7 +166,7 @@ static inline int guard_tcp(struct __sk_buff *skb, const struct node_settings *s
 		count(ND_GUARD_PASSED);
 		return NEXT_PROGRAM;
 	}
-	return without_socket(settings, p);
+	return without_socket(skb, settings, p);
 }
 
 SEC("tc")

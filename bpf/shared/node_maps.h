@@ -106,7 +106,7 @@ TCPMIG_ASSERT_SIZE(struct node_event, 208);
 	X(ND_DROP_REPLAY, "drop_replay", "COMMIT whose message number was seen before, or is too old to know") \
 	X(ND_GUARD_PASSED, "guard_passed", "packets for a VPA with a socket") \
 	X(ND_GUARD_HELD, "guard_held", "packets without a socket given to the agent") \
-	X(ND_GUARD_TO_KERNEL, "guard_to_kernel", "packets of an ended connection left to the kernel's RST") \
+	X(ND_GUARD_TO_KERNEL, "guard_to_kernel", "packets of an ended connection left to the kernel's RST: there is no agent") \
 	X(ND_GUARD_DROP_SYN, "guard_drop_syn", "SYNs for a VPA of a server") \
 	X(ND_GUARD_DROP, "guard_drop", "packets without a socket dropped (no agent, RST, malformed)") \
 	X(ND_EVENT_LOST, "event_lost", "events that found no room (the agent looks for itself then)")

@@ -23,6 +23,7 @@ namespace tcpmig::agent {
   X(replayed, "held packets given to their connection")                                    \
   X(hold_full, "early packets dropped: no room")                                           \
   X(hold_expired, "early packets dropped: their connection did not come")                  \
+  X(ended_answered, "packets of connections that have ended, left to the kernel's RST")    \
   X(orphans_reset, "packets of flows that nobody opens, left to the kernel's RST")         \
   X(late_segments, "segments of a former owner given to their connection")                 \
   X(late_segments_dropped, "segments of a former owner without a connection")              \

@@ -113,7 +113,7 @@ void Flows::adopt(TimePoint now) {
                     .opened = now,
                     .renewed = now - config_.timeouts.idle});
     else
-      settled(flow, tombstone.generation, now);
+      settled(flow, tombstone.generation, now, tombstone.state == abi::TOMB_REFUSED);
   });
 }
 
@@ -158,7 +158,8 @@ bool Flows::settle_adopted(FlowMap<LiveFlow>::iterator found, TimePoint now) {
   if (live.unsettled && now - live.opened <= 2 * config_.timeouts.transfer) return true;
   if (live.awaited > 0 && !delivering_(flow)) {
     const auto child = diag_.find(local_of(flow, live.target_port), client_of(flow), true);
-    if (child && end_if_cut_short(flow, *child, live.awaited, now)) {
+    const bool own = tombstones_.is_of(flow, live.generation);
+    if (child && own && end_if_cut_short(flow, *child, live.awaited, now)) {
       retire(found, now);
       return false;
     }

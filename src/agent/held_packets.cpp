@@ -29,15 +29,15 @@ std::vector<Bytes> HeldPackets::take(const abi::flow_key& flow) {
   return packets;
 }
 
-std::size_t HeldPackets::expire(TimePoint now) {
-  std::size_t dropped = 0;
+std::vector<HeldPackets::Expired> HeldPackets::expire(TimePoint now) {
+  std::vector<Expired> expired;
   for (; !deadlines_.empty() && deadlines_.front().when <= now; deadlines_.pop_front()) {
     const Deadline& deadline = deadlines_.front();
     const auto found = flows_.find(deadline.flow);
     if (found != flows_.end() && found->second.number == deadline.number)
-      dropped += take(deadline.flow).size();
+      expired.push_back({deadline.flow, take(deadline.flow)});
   }
-  return dropped;
+  return expired;
 }
 
 }  // namespace tcpmig::agent

@@ -22,8 +22,12 @@ class HeldPackets {
   bool add(const abi::flow_key& flow, Bytes packet, TimePoint now);
   /// Hands over what is held for a flow, oldest first.
   std::vector<Bytes> take(const abi::flow_key& flow);
-  /// Forgets flows whose time is over; returns how many packets that were.
-  std::size_t expire(TimePoint now);
+  struct Expired {
+    abi::flow_key flow{};
+    std::vector<Bytes> packets;
+  };
+  /// Hands over the flows whose time is over.
+  std::vector<Expired> expire(TimePoint now);
 
   [[nodiscard]] std::size_t packets() const noexcept { return packets_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }

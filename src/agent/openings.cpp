@@ -193,19 +193,18 @@ void Openings::give_up(const Delivery& delivery, TimePoint now) {
   const Arrival& arrival = delivery.arrival;
   guarded("end a connection", [&] {
     const auto child = diag_.find(local_end(arrival), client_of(arrival.flow), true);
-    if (child) endings_.end(arrival.flow, *child, now);
+    if (child && tombstones_.is_of(arrival.flow, ntohl(arrival.commit.generation)))
+      endings_.end(arrival.flow, *child, now);
   });
 }
 
 bool Openings::deliver(Delivery& delivery, TimePoint now) {
   const Arrival& arrival = delivery.arrival;
-  // The socket of this four-tuple may be that of a newer transfer, which the program has opened.
-  const auto tombstone = tombstones_.find(arrival.flow);
-  if (!tombstone || tombstone->generation != ntohl(arrival.commit.generation)) return true;
   std::size_t before = 0;
   for (bool injected = false;; injected = true) {
     const auto child = diag_.find(local_end(arrival), client_of(arrival.flow), true);
     if (!child || !child->tcp) return true;  // it has ended: as if the client's bytes came too late
+    if (!tombstones_.is_of(arrival.flow, ntohl(arrival.commit.generation))) return true;
     const auto received = static_cast<std::size_t>(child->tcp->tcpi_bytes_received);
     if (received >= arrival.received.size()) return true;
     if (now > delivery.deadline) {
@@ -248,10 +247,23 @@ void Openings::run(TimePoint now) {
   }
 }
 
-std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Arrival& arrival,
-                                      Counters& counters) {
+namespace {
+
+/// The program has opened a repeat of this COMMIT meanwhile, or a newer transfer: the socket may be its child.
+bool is_claimed(const std::optional<abi::tombstone>& tombstone, control::Generation generation) {
+  if (!tombstone || control::newer(generation, tombstone->generation)) return false;
+  return tombstone->generation != generation || tombstone->state != abi::TOMB_ANNOUNCED;
+}
+
+}  // namespace
+
+std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Tombstones& tombstones,
+                                      const Arrival& arrival, Counters& counters) {
+  const auto socket = diag.find(local_end(arrival), client_of(arrival.flow));
+  if (!socket || is_claimed(tombstones.find(arrival.flow), ntohl(arrival.commit.generation)))
+    return std::nullopt;  // the claim will say so
   try {
-    if (diag.destroy(local_end(arrival), client_of(arrival.flow))) ++counters.old_sockets_ended;
+    if (diag.destroy(*socket)) ++counters.old_sockets_ended;
     return std::nullopt;
   } catch (const std::system_error& error) {
     return Refusal{abi::REASON_TUPLE_BUSY, static_cast<std::uint32_t>(error.code().value())};

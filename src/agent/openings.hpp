@@ -96,7 +96,7 @@ class Openings {
 
 /// Ends what has the four-tuple of this transfer: a socket of an earlier connection, for this one is not open yet, and only transfers make
 /// sockets with addresses of our block. A refusal when the kernel does not end it.
-std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Arrival& arrival,
-                                      Counters& counters);
+std::optional<Refusal> end_old_socket(sys::SockDiag& diag, const Tombstones& tombstones,
+                                      const Arrival& arrival, Counters& counters);
 
 }  // namespace tcpmig::agent

@@ -107,14 +107,16 @@ void Service::on_packet(Bytes packet) {
   if (!stray) return;  // the kernel's own IPv6 housekeeping
   const abi::flow_key& flow = stray->flow;
   const auto tombstone = tombstones_.find(flow);
-  if (tombstone && tombstone->state == abi::TOMB_CONFIRMED && !openings_.has(flow)) {
+  const bool confirmed =
+      tombstone && tombstone->state == abi::TOMB_CONFIRMED && !openings_.has(flow);
+  if (confirmed && diag_.find(local_of(flow, tombstone->target_port), client_of(flow))) {
     openings_.inject(packet);
     ++counters_.replayed;
     return;
   }
   const TimePoint now = Clock::now();
   const bool pending = assembly_.has(flow) || (tombstone && tombstone->state == abi::TOMB_OPENING);
-  if (!pending && orphans_.overdue(flow, stray->seq, now)) {
+  if (!pending && !confirmed && orphans_.overdue(flow, stray->seq, now)) {
     openings_.inject(packet);  // there is no socket: the kernel answers as TCP does
     ++counters_.orphans_reset;
     return;
@@ -150,7 +152,8 @@ void Service::tick(TimePoint now) {
                       {abi::REASON_INCOMPLETE, 0});
     });
   }
-  counters_.hold_expired += held_.expire(now);
+  for (const HeldPackets::Expired& expired : held_.expire(now))
+    guarded("end a hold", [&] { expire(expired); });
   // A server that reads slowly: the child exists, and the dispatcher shall not wait for the last byte.
   std::vector<Opened> late;
   for (const auto& [flow, opened] : unconfirmed_)
@@ -159,6 +162,17 @@ void Service::tick(TimePoint now) {
     unconfirmed_.erase(opened.flow);
     guarded("confirm", [&] { confirm(opened); });
   }
+}
+
+/// A connection has ended here, and none has come after it: the kernel answers as TCP does. Else the client sends them again.
+void Service::expire(const HeldPackets::Expired& expired) {
+  const auto tombstone = tombstones_.find(expired.flow);
+  if (!tombstone || tombstone->state != abi::TOMB_CONFIRMED) {
+    counters_.hold_expired += expired.packets.size();
+    return;
+  }
+  for (const Bytes& packet : expired.packets) openings_.inject(packet);
+  counters_.ended_answered += expired.packets.size();
 }
 
 void Service::watch_syncookies() {

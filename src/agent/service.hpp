@@ -77,6 +77,7 @@ class Service {
   void delivered(const abi::flow_key& flow);
   void replay(const abi::flow_key& flow);
   void tick(TimePoint now);
+  void expire(const HeldPackets::Expired& expired);
   void keep_attached(TimePoint now);
   void watch_syncookies();
 

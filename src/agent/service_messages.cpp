@@ -138,11 +138,11 @@ void Service::on_heartbeat(const abi::wire_header& answer) {
 /// that knows nothing (generation 0) may have lost its table, and every announcement may have been lost: that ends no connection.
 void Service::on_revoked(const abi::flow_key& flow, const abi::wire_header& header) {
   const control::Generation current = ntohl(header.generation);
-  const auto tombstone = tombstones_.find(flow);
-  if (header.sender != 0 || !tombstone) return;
+  const auto known = tombstones_.find(flow);
+  if (header.sender != 0 || !known) return;
   if (current == 0) return flows_.announce(flow);
-  if (!control::newer(current, tombstone->generation)) return;
-  if (diag_.destroy(local_of(flow, tombstone->target_port), client_of(flow))) ++counters_.revoked;
+  const auto socket = diag_.find(local_of(flow, known->target_port), client_of(flow));
+  if (socket && tombstones_.is_before(flow, current) && diag_.destroy(*socket)) ++counters_.revoked;
 }
 
 }  // namespace tcpmig::agent

@@ -78,7 +78,7 @@ void Service::open(Arrival arrival) {
       return answer_again(arrival.flow, *tombstone, arrival.commit, arrival.from);
   }
   // While it is announced only: from the claim on a socket is no longer known to be of an earlier connection.
-  if (const auto busy = end_old_socket(diag_, arrival, counters_))
+  if (const auto busy = end_old_socket(diag_, tombstones_, arrival, counters_))
     return refuse_unopened(arrival.flow, arrival.commit, arrival.from, *busy);
   const bool handoff = handoffs_.serves(ntohs(arrival.commit.target_port));
   const auto claimed =

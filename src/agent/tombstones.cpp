@@ -24,6 +24,16 @@ std::optional<abi::tombstone> Tombstones::find(const abi::flow_key& flow) const 
   return sys::map_lookup<abi::tombstone>(map_fd_, flow);
 }
 
+bool Tombstones::is_of(const abi::flow_key& flow, control::Generation generation) const {
+  const auto tombstone = find(flow);
+  return tombstone && tombstone->generation == generation;
+}
+
+bool Tombstones::is_before(const abi::flow_key& flow, control::Generation generation) const {
+  const auto tombstone = find(flow);
+  return tombstone && control::newer(generation, tombstone->generation);
+}
+
 Tombstones::Outcome Tombstones::change(abi::tombstone_request request) {
   constexpr int kAttempts = 8;  // BUSY: another CPU changed it each time we looked
   for (int i = 0; i < kAttempts; ++i) {

@@ -21,6 +21,11 @@ class Tombstones {
   [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
 
   [[nodiscard]] std::optional<abi::tombstone> find(const abi::flow_key& flow) const;
+  /// Whether a socket of this flow that was found *before* is of this generation, or of an older one. A claim comes before its child, so
+  /// what was there before the look is not of a newer one; asked the other way round, the program could have opened the next transfer
+  /// of the same four-tuple in between, and its child would be taken for its predecessor's.
+  [[nodiscard]] bool is_of(const abi::flow_key& flow, control::Generation generation) const;
+  [[nodiscard]] bool is_before(const abi::flow_key& flow, control::Generation generation) const;
   template <typename Visit>
   void for_each(Visit&& visit) const {
     sys::map_for_each<abi::flow_key, abi::tombstone>(map_fd_, visit);

@@ -51,6 +51,30 @@ TEST_CASE("agent: a port used again, early packets of a transfer of several part
   CHECK(world.resets() == 0);
 }
 
+TEST_CASE(
+    "agent: a packet of a port used again that overtakes its COMMIT is not answered for the old "
+    "connection",
+    "[agent]") {
+  if (cannot_run_here()) return;
+  World world("[timeouts]\nhold = \"5s\"\n");
+  const UniqueFd listener = world.listener();
+  world.start();
+  for (const Endpoint& client : {client4(9005), client6(9005)}) {
+    CAPTURE(client.str());
+    reset(open_one(world, listener, client));
+    REQUIRE(sys_test::holds_within(5s, [&] { return world.resets() == 1; }));
+    const std::uint64_t held = world.counter("held");
+    world.send_segment(client, kNext, 70'000, kAck | kPsh, "early");
+    CHECK(world.reaches("held", held + 1));
+    world.transfer(transfer_of(client, 1001), snapshot_of(client, bytes_of(kRequest)));
+    const UniqueFd second = accepted(listener);
+    REQUIRE(second);
+    CHECK(is_resumed(world.answer()));
+    CHECK(text_of(read_bytes(second, kRequest.size() + 5)) == kRequest + "early");
+    CHECK(world.resets() == 0);
+  }
+}
+
 TEST_CASE("agent: an announced transfer can be aborted, and is taken up after kill -9", "[agent]") {
   if (cannot_run_here()) return;
   World world;
