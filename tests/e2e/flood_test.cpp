@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Floods over the wire while downloads run: forged control datagrams from every side, SYNs of clients that there are not.
+#include <algorithm>
 #include <fstream>
 #include <thread>
 
