@@ -47,6 +47,7 @@ static __always_inline void dump_endpoints(struct sock_common *sk, struct tcp_du
 {
 	out->local_port = bpf_htons(sk->skc_num);
 	out->peer_port = sk->skc_dport;
+	out->ipv6_socket = sk->skc_family == KERNEL_AF_INET6;
 	if (sk->skc_family == KERNEL_AF_INET6 && bpf_core_field_exists(sk->skc_v6_daddr)) {
 		copy_ipv6(&sk->skc_v6_rcv_saddr, &out->local);
 		copy_ipv6(&sk->skc_v6_daddr, &out->peer);

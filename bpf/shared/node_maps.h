@@ -147,7 +147,8 @@ struct tcp_dump {
 	__u32 packets_out;
 	struct ip_address local, peer; /* IPv4 v4-mapped, also that of an AF_INET6 socket */
 	__be16 local_port, peer_port;
-	__u8 pad[4];
+	__u8 ipv6_socket; /* AF_INET6, whatever it talks */
+	__u8 pad[3];
 };
 TCPMIG_ASSERT_SIZE(struct tcp_dump, 112);
 

@@ -22,6 +22,16 @@ class Unsupported : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// What a freeze takes up with.
+enum class Scope : std::uint8_t {
+  /// A request that has come, and nothing said yet: ESTABLISHED or CLOSE_WAIT, nothing unsent or unacknowledged. Everything else is
+  /// Unsupported. What is still in the socket is read: a thawed connection has it in snapshot().received.
+  kRequest,
+  /// Every state of TcpState, the send queue, and what the application has set on its socket. Nothing is read from the socket: a thawed
+  /// connection is as it was. While it is frozen nothing new is sent; what was sent before, the kernel may send again.
+  kWhole,
+};
+
 /// A TCP segment of the peer that arrived while a socket was locked: header and data, as received (network order). TCP has not seen it:
 /// its checksum may be wrong.
 struct CapturedSegment {
@@ -105,11 +115,13 @@ class Frozen {
   std::unique_ptr<State> state_;
 };
 
-/// Freezes a connection in ESTABLISHED or CLOSE_WAIT with nothing unsent or unacknowledged (otherwise Unsupported; the descriptor is given back by the
-/// exception-safe overload below). `consumed`: bytes the caller has read and that the new owner shall read again; what is still
-/// in the socket is read and appended. Throws Unsupported or std::system_error; then the connection is unlocked and `fd` is closed by its owner: so
+/// Freezes a connection, as far as `scope` allows (otherwise Unsupported; the descriptor is given back by the
+/// exception-safe overload below). Of no scope: urgent data, an upper layer protocol (kTLS), MPTCP, TCP-MD5 and TCP-AO, accurate ECN, SO_PEEK_OFF, sends
+/// of SO_ZEROCOPY that are not acknowledged. What has come out of order is not carried: the peer sends it again. `consumed`: bytes the caller has read and that the new owner shall read again; what is still
+/// in the socket follows it. Throws Unsupported or std::system_error; then the connection is unlocked and `fd` is closed by its owner: so
 /// use try_freeze where the connection must survive.
-Frozen freeze(sys::UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit);
+Frozen freeze(sys::UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit,
+              Scope scope = Scope::kRequest);
 
 /// The same without losing anything on refusal: the descriptor, the bytes consumed so far and the reason come back.
 struct FreezeRefused {
@@ -118,6 +130,7 @@ struct FreezeRefused {
   std::string reason;
 };
 std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<std::byte> consumed,
-                                                const FreezeKit& kit);
+                                                const FreezeKit& kit,
+                                                Scope scope = Scope::kRequest);
 
 }  // namespace tcpmig

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <cstddef>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,15 +13,21 @@
 
 namespace tcpmig {
 
-/// Repair resume: a new socket that goes on with `snapshot`, its received bytes in its receive queue, by TCP_REPAIR (any kernel
-/// >= 4.8 that has it). `local` replaces snapshot.local (NAT on the way). Needs CAP_NET_ADMIN in the user namespace of
+/// Gives one whole IP packet to this kernel as if it had been received.
+using Deliver = std::function<void(std::span<const std::byte>)>;
+
+/// Repair resume: a new socket that goes on with `snapshot` by TCP_REPAIR (any kernel >= 4.8 that has it): every state, the bytes of all
+/// queues, the settings. `local` replaces snapshot.local (NAT on the way; of the same family). Needs CAP_NET_ADMIN in the user namespace of
 /// the network namespace. The local address need not be on an interface: a local route to it is enough (IP_FREEBIND,
-/// IPV6_FREEBIND); connect() wants that much. No packet leaves before everything is restored; afterwards repair
-/// mode is left with TCP_REPAIR_OFF_NO_WP, then one pure ACK may be sent by the kernel when it likes.
-/// A FIN of the peer (snapshot.peer_closed) is not restored: a kernel learns of it from a packet only. The caller puts one in
-/// (a TUN, see conn/segment.hpp), or the peer's end is never read.
-/// Refuses (throws std::invalid_argument) a snapshot with `sent` or `unsent` data. Throws std::system_error naming the step that failed.
-sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local = {});
+/// IPV6_FREEBIND); connect() wants that much. No packet leaves before everything is restored. Then what was not sent is sent, and where the
+/// peer may have more to say (bytes that it has not acknowledged) it is asked by a window probe; else one pure ACK may be sent by the kernel
+/// when it likes.
+/// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
+/// given to `deliver` (a TUN: sys::Tun); empty: to a raw socket, which needs CAP_NET_RAW and no more.
+/// What is not carried: the congestion window, the round-trip time, ts_recent (docs/kernel-notes.md).
+/// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error naming the step that failed; no packet has left then.
+sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local = {},
+                            const Deliver& deliver = {});
 
 /// Hands a descriptor over a connected Unix socket (SCM_RIGHTS), with `note` (at most 4096 bytes) as the message.
 void send_descriptor(int unix_socket, int fd, std::string_view note);

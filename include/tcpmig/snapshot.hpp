@@ -52,17 +52,59 @@ struct Timestamps {
   bool operator==(const Timestamps&) const = default;
 };
 
+/// The states of a connection that can be carried (RFC 9293, 3.3.2), with the kernel's numbers (include/net/tcp_states.h).
+enum class TcpState : std::uint8_t {
+  kEstablished = 1,
+  kFinWait1 = 4,   ///< we have closed; our FIN is not acknowledged, and perhaps not sent yet
+  kFinWait2 = 5,   ///< we have closed, and the peer knows
+  kCloseWait = 8,  ///< the peer has closed
+  kLastAck = 9,    ///< the peer has closed, then we have; our FIN is not acknowledged
+  kClosing = 11,   ///< we have closed, then the peer has; our FIN is not acknowledged
+};
+/// The peer's FIN has come.
+constexpr bool peer_has_closed(TcpState state) noexcept {
+  return state == TcpState::kCloseWait || state == TcpState::kLastAck ||
+         state == TcpState::kClosing;
+}
+/// "ESTABLISHED", ..
+std::string to_string(TcpState state);
+/// nullopt: not one that can be carried.
+std::optional<TcpState> to_tcp_state(std::uint8_t number);
+
+/// What an application has set on its socket, as getsockopt() tells it.
+struct SocketSettings {
+  bool nodelay = false;                 ///< TCP_NODELAY
+  bool cork = false;                    ///< TCP_CORK
+  bool keepalive = false;               ///< SO_KEEPALIVE
+  std::optional<std::uint32_t> linger;  ///< SO_LINGER, seconds; nullopt: off
+  std::uint32_t keep_idle =
+      0;  ///< TCP_KEEPIDLE, seconds; 0 here and below: not known, the system's own stays
+  std::uint32_t keep_interval = 0;  ///< TCP_KEEPINTVL, seconds
+  std::uint32_t keep_count = 0;     ///< TCP_KEEPCNT, probes
+  std::uint32_t user_timeout = 0;   ///< TCP_USER_TIMEOUT, milliseconds
+  std::uint32_t notsent_lowat = 0;  ///< TCP_NOTSENT_LOWAT, bytes
+  std::uint8_t tos = 0;        ///< IP_TOS or IPV6_TCLASS, without the ECN bits (they are TCP's)
+  std::uint8_t hops = 0;       ///< IP_TTL or IPV6_UNICAST_HOPS
+  std::uint32_t priority = 0;  ///< SO_PRIORITY
+  std::uint32_t mark = 0;      ///< SO_MARK
+  std::string
+      congestion;  ///< TCP_CONGESTION: "cubic", ..; at most 15 characters; empty: the system's own
+  bool operator==(const SocketSettings&) const = default;
+};
+
 /// A connection as a plain value: all that is needed to go on with it elsewhere. Lives in memory, in a file or on the wire (codec.hpp).
 struct Snapshot {
   sys::Endpoint local;  ///< this end as its kernel sees it
   sys::Endpoint peer;
+  bool mapped =
+      false;  ///< an AF_INET6 socket that talks IPv4: its application sees v4-mapped addresses
 
-  Seq rcv_nxt;  ///< the number after the last byte of `received`: that of the next byte, or of the FIN
+  TcpState state = TcpState::kEstablished;
+  Seq rcv_nxt;  ///< the number after the last byte of `received`: that of the next byte, or of the peer's FIN
   Seq snd_una;  ///< oldest byte not acknowledged by the peer
-  Seq snd_nxt;  ///< next byte to send; sent holds [snd_una, snd_nxt)
+  Seq snd_nxt;  ///< next byte to send, our own FIN omitted; sent holds [snd_una, snd_nxt)
   std::vector<std::byte>
       received;  ///< not yet consumed: [rcv_nxt - size, rcv_nxt); acknowledged, but for what was captured since the freeze
-  bool peer_closed = false;       ///< the peer's FIN has come (CLOSE_WAIT); rcv_nxt omits it
   std::vector<std::byte> sent;    ///< sent, not acknowledged: [snd_una, snd_nxt)
   std::vector<std::byte> unsent;  ///< written by the application, not sent: from snd_nxt on
 
@@ -74,7 +116,15 @@ struct Snapshot {
   bool sack = false;
   bool ecn = false;
   std::uint32_t srtt_us = 0;  ///< smoothed round-trip time, microseconds; 0 = not known
+  std::optional<SocketSettings>
+      settings;  ///< nullopt: not carried, the new socket has the system's own
 
+  /// The peer's FIN has come: the number rcv_nxt is its own.
+  [[nodiscard]] bool peer_closed() const noexcept { return peer_has_closed(state); }
+  /// This end's application has closed its direction: a FIN follows `unsent`.
+  [[nodiscard]] bool closed() const noexcept {
+    return state != TcpState::kEstablished && state != TcpState::kCloseWait;
+  }
   bool operator==(const Snapshot&) const = default;
 };
 

@@ -37,8 +37,9 @@ void close_silently(sys::UniqueFd fd) noexcept {
 
 }  // namespace
 
-Handoffs::Handoffs(const config::Config& config, const config::Node& self, Counters& counters)
-    : counters_(counters) {
+Handoffs::Handoffs(const config::Config& config, const config::Node& self, Deliver deliver,
+                   Counters& counters)
+    : deliver_(std::move(deliver)), counters_(counters) {
   for (const config::Pool& pool : config.pools)
     for (const config::PoolServer& server : pool.servers)
       if (server.node_id == self.id && !server.handoff.empty())
@@ -75,7 +76,7 @@ std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
   if (!snapshot) return Refusal{abi::REASON_INCOMPLETE};
   sys::UniqueFd fd;
   try {
-    fd = repair_resume(*snapshot, local);
+    fd = repair_resume(*snapshot, local, deliver_);
     give(port, fd.get(), client_of(arrival.flow).str());
     ++counters_.handed_over;
     return std::nullopt;

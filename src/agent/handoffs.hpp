@@ -2,6 +2,8 @@
 #pragma once
 #include <map>
 
+#include <tcpmig/resume.hpp>
+
 #include "agent/openings.hpp"
 #include "sys/unique_fd.hpp"
 
@@ -11,7 +13,9 @@ namespace tcpmig::agent {
 /// that the pool server names. Needs neither a listener nor the kfunc.
 class Handoffs {
  public:
-  Handoffs(const config::Config& config, const config::Node& self, Counters& counters);
+  /// `deliver`: gives the kernel a packet as if received (the FIN of a client that has closed).
+  Handoffs(const config::Config& config, const config::Node& self, Deliver deliver,
+           Counters& counters);
 
   /// Is this port one of those?
   [[nodiscard]] bool serves(std::uint16_t port) const { return paths_.contains(port); }
@@ -23,6 +27,7 @@ class Handoffs {
   int connection(std::uint16_t port);
   void give(std::uint16_t port, int fd, const std::string& note);
 
+  Deliver deliver_;
   Counters& counters_;
   std::map<std::uint16_t, std::string> paths_;
   std::map<std::uint16_t, sys::UniqueFd> connections_;

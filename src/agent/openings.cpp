@@ -80,13 +80,6 @@ bool Openings::inject(const sys::Endpoint& client, const sys::Endpoint& local,
                             [&](std::span<const std::byte> packet) { inject(packet); });
 }
 
-void Openings::inject_end(const Arrival& arrival) {
-  if (!ends_with_fin(arrival)) return;
-  inject(client_of(arrival.flow), local_end(arrival),
-         further_segment(arrival.commit, ntohl(arrival.commit.rcv_nxt),
-                         ntohl(arrival.commit.snd_nxt), {}, true));
-}
-
 void Openings::inject(std::span<const std::byte> packet) {
   if (!tun_.inject(packet)) ++counters_.tun_full;
 }

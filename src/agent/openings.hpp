@@ -61,8 +61,6 @@ class Openings {
   /// Writes a client's TCP segment (header and data) as packets of this connection.
   bool inject(const sys::Endpoint& client, const sys::Endpoint& local,
               std::span<const std::byte> segment);
-  /// Writes the client's FIN, where it came before the transfer.
-  void inject_end(const Arrival& arrival);
   /// Writes a packet as it is.
   void inject(std::span<const std::byte> packet);
 

@@ -70,7 +70,9 @@ Service::Service(const config::Config& config, const config::Node& self)
       openings_(tun_, diag_, tombstones_, endings_, programs_.pending_map(),
                 config.timeouts.delivery, counters_,
                 [this](const abi::flow_key& flow) { delivered(flow); }),
-      handoffs_(config, self, counters_),
+      handoffs_(
+          config, self, [this](std::span<const std::byte> packet) { openings_.inject(packet); },
+          counters_),
       flows_(
           config, self, diag_, tombstones_, endings_, answers_, counters_,
           [this](const abi::flow_key& flow) { return openings_.has(flow); }, Clock::now()),

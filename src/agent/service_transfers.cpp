@@ -108,8 +108,6 @@ void Service::open_claimed(Arrival arrival) {
   unconfirmed_.erase(opened.flow);
   if (handoffs_.serves(ntohs(arrival.commit.target_port))) {
     if (const auto refusal = handoffs_.open(arrival)) return refuse(opened, *refusal);
-    guarded("end of the client",
-            [&] { openings_.inject_end(arrival); });  // repair mode restores no FIN
     return confirm(opened);
   }
   std::optional<Refusal> refusal;

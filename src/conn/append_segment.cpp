@@ -71,7 +71,7 @@ void set_peer_window(Snapshot& snapshot, Seq seq, std::uint32_t window) {
 
 bool append_segment(Snapshot& snapshot, std::span<const std::byte> segment) {
   const auto parsed = parse(segment);
-  if (!parsed || snapshot.peer_closed) return false;
+  if (!parsed || snapshot.peer_closed()) return false;
   const auto& [tcp, options, data] = *parsed;
   const Seq seq{ntohl(tcp.seq)};
   const auto timestamp = acceptable_timestamp(snapshot, options);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The encoded form of a snapshot, version 1: docs/protocol-snapshot.md has its table, in the order
+// The encoded form of a snapshot, version 2: docs/protocol-snapshot.md has its table, in the order
 // in which encode() writes. Every snapshot has one form only: what decodes encodes to the same bytes.
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <stdexcept>
 
@@ -11,8 +12,9 @@ namespace tcpmig {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x54435053;  // "TCPS"
-constexpr std::uint8_t kVersion = 1;
-constexpr std::size_t kHeaderSize = 108;
+constexpr std::uint8_t kVersion = 2;
+constexpr std::size_t kHeaderSize = 160;
+constexpr std::size_t kNameSize = 16;  // TCP_CA_NAME_MAX, the zero at its end included
 constexpr std::uint8_t kMaxScale = 14;
 
 enum Present : std::uint16_t {
@@ -23,8 +25,13 @@ enum Present : std::uint16_t {
   kMicroseconds = 16,
   kSack = 32,
   kEcn = 64,
-  kPeerClosed = 128,
-  kAll = 255,
+  kMapped = 128,
+  kSettings = 256,
+  kNodelay = 512,
+  kCork = 1024,
+  kKeepalive = 2048,
+  kLinger = 4096,
+  kAll = 8191,
 };
 
 class Writer {
@@ -81,6 +88,15 @@ std::uint8_t family_of(const sys::Address& address) {
   return address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
 }
 
+unsigned flags_of(const SocketSettings& settings) {
+  unsigned flags = 0;
+  if (settings.nodelay) flags |= kNodelay;
+  if (settings.cork) flags |= kCork;
+  if (settings.keepalive) flags |= kKeepalive;
+  if (settings.linger) flags |= kLinger;
+  return flags;
+}
+
 std::uint16_t present_in(const Snapshot& snapshot) {
   unsigned present = 0;
   if (snapshot.window) present |= kWindow;
@@ -92,7 +108,8 @@ std::uint16_t present_in(const Snapshot& snapshot) {
   }
   if (snapshot.sack) present |= kSack;
   if (snapshot.ecn) present |= kEcn;
-  if (snapshot.peer_closed) present |= kPeerClosed;
+  if (snapshot.mapped) present |= kMapped;
+  if (snapshot.settings) present |= kSettings | flags_of(*snapshot.settings);
   return static_cast<std::uint16_t>(present);
 }
 
@@ -143,6 +160,55 @@ std::vector<std::byte> read_queue(Reader& reader, std::size_t length) {
   return {bytes.begin(), bytes.end()};
 }
 
+void write_settings(Writer& writer, const SocketSettings& settings) {
+  writer.number(settings.tos);
+  writer.number(settings.hops);
+  writer.number(std::uint8_t{0});
+  for (const std::uint32_t field :
+       {settings.linger.value_or(0), settings.keep_idle, settings.keep_interval,
+        settings.keep_count, settings.user_timeout, settings.notsent_lowat, settings.priority,
+        settings.mark})
+    writer.number(field);
+  std::array<char, kNameSize> name{};
+  settings.congestion.copy(name.data(), kNameSize - 1);
+  writer.append(std::as_bytes(std::span(name)));
+}
+
+/// Zeros after its end, so that a name has one form only.
+std::string read_name(Reader& reader) {
+  std::string name;
+  for (const std::byte byte : reader.bytes(kNameSize)) name += static_cast<char>(byte);
+  const std::size_t end = std::min(name.find('\0'), kNameSize);
+  reader.require(end < kNameSize && name.find_first_not_of('\0', end) == std::string::npos,
+                 DecodeError::kField);
+  name.resize(end);
+  return name;
+}
+
+std::optional<SocketSettings> read_settings(Reader& reader, unsigned present) {
+  SocketSettings settings;
+  settings.nodelay = (present & kNodelay) != 0;
+  settings.cork = (present & kCork) != 0;
+  settings.keepalive = (present & kKeepalive) != 0;
+  settings.tos = reader.number<std::uint8_t>();
+  settings.hops = reader.number<std::uint8_t>();
+  reader.require(reader.number<std::uint8_t>() == 0, DecodeError::kField);
+  const auto linger = reader.number<std::uint32_t>();
+  settings.linger = only_if(reader, present, kLinger, linger);
+  for (std::uint32_t* field :
+       {&settings.keep_idle, &settings.keep_interval, &settings.keep_count, &settings.user_timeout,
+        &settings.notsent_lowat, &settings.priority, &settings.mark})
+    *field = reader.number<std::uint32_t>();
+  settings.congestion = read_name(reader);
+  return only_if(reader, present, kSettings, settings);
+}
+
+TcpState read_state(Reader& reader) {
+  const auto state = to_tcp_state(reader.number<std::uint8_t>());
+  reader.require(state.has_value(), DecodeError::kField);
+  return state.value_or(TcpState::kEstablished);
+}
+
 /// The queues, by lengths that have been checked against the limit and against each other.
 void read_queues(Reader& reader, Snapshot& snapshot) {
   const auto received = reader.number<std::uint32_t>();
@@ -157,6 +223,12 @@ void read_queues(Reader& reader, Snapshot& snapshot) {
 
 bool fits(const std::vector<std::byte>& queue) { return queue.size() <= kMaxQueueBytes; }
 
+/// The peer has acknowledged our FIN, and so all that came before it.
+bool contradicts_state(const Snapshot& snapshot) {
+  return snapshot.state == TcpState::kFinWait2 &&
+         !(snapshot.sent.empty() && snapshot.unsent.empty());
+}
+
 void refuse_what_has_no_form(const Snapshot& snapshot) {
   if (family_of(snapshot.local.address) != family_of(snapshot.peer.address))
     throw std::invalid_argument("encode: the ends are of different families");
@@ -166,6 +238,12 @@ void refuse_what_has_no_form(const Snapshot& snapshot) {
     throw std::invalid_argument("encode: a queue is longer than 64 MB");
   if (snapshot.sent.size() != snapshot.snd_nxt.since(snapshot.snd_una))
     throw std::invalid_argument("encode: sent is not [snd_una, snd_nxt)");
+  if (snapshot.mapped && !snapshot.local.address.is_ipv4())
+    throw std::invalid_argument("encode: mapped addresses are IPv4 addresses");
+  if (snapshot.settings && snapshot.settings->congestion.size() >= kNameSize)
+    throw std::invalid_argument("encode: a congestion control's name has at most 15 characters");
+  if (contradicts_state(snapshot))
+    throw std::invalid_argument("encode: in FIN_WAIT2 everything has been acknowledged");
 }
 
 }  // namespace
@@ -213,6 +291,8 @@ std::vector<std::byte> encode(const Snapshot& snapshot) {
   writer.number(timestamps.ts_recent.value_or(0));
   writer.number(snapshot.srtt_us);
   write_window(writer, snapshot.window.value_or(RepairWindow{}));
+  writer.number(static_cast<std::uint8_t>(snapshot.state));
+  write_settings(writer, snapshot.settings.value_or(SocketSettings{}));
   for (const auto* queue : {&snapshot.received, &snapshot.sent, &snapshot.unsent})
     writer.number(static_cast<std::uint32_t>(queue->size()));
   for (const auto* queue : {&snapshot.received, &snapshot.sent, &snapshot.unsent})
@@ -251,8 +331,12 @@ std::expected<Snapshot, DecodeError> decode(std::span<const std::byte> bytes) {
   snapshot.window = only_if(reader, present, kWindow, read_window(reader));
   snapshot.sack = (present & kSack) != 0;
   snapshot.ecn = (present & kEcn) != 0;
-  snapshot.peer_closed = (present & kPeerClosed) != 0;
+  snapshot.mapped = (present & kMapped) != 0;
+  reader.require(!snapshot.mapped || snapshot.local.address.is_ipv4(), DecodeError::kField);
+  snapshot.state = read_state(reader);
+  snapshot.settings = read_settings(reader, present);
   read_queues(reader, snapshot);
+  reader.require(!contradicts_state(snapshot), DecodeError::kField);
   reader.require(reader.at_end(), DecodeError::kTrailing);
   if (const auto error = reader.error()) return std::unexpected(*error);
   return snapshot;

@@ -70,22 +70,54 @@ std::string state_name(unsigned state) {
 
 }  // namespace
 
-bool peer_closed(const abi::tcp_dump& state) { return state.state == BPF_TCP_CLOSE_WAIT; }
+bool peer_closed(const abi::tcp_dump& state) {
+  return state.state == BPF_TCP_CLOSE_WAIT || state.state == BPF_TCP_LAST_ACK ||
+         state.state == BPF_TCP_CLOSING;
+}
 
 Seq end_of_received(const abi::tcp_dump& state) {
   return Seq{state.rcv_nxt} - (peer_closed(state) ? 1 : 0);
 }
 
-std::optional<std::string> refusal(const abi::tcp_dump& state) {
-  for (const Reason& reason : kReasons)
-    if ((state.refused & reason.bit) != 0) return reason.text;
-  if (state.state != BPF_TCP_ESTABLISHED && !peer_closed(state))
+Seq end_of_written(const abi::tcp_dump& state) {
+  const bool open = state.state == BPF_TCP_ESTABLISHED || state.state == BPF_TCP_CLOSE_WAIT;
+  return Seq{state.write_seq} - (open ? 0 : 1);
+}
+
+namespace {
+
+/// A request that has come, and nothing said yet.
+std::optional<std::string> more_than_a_request(const abi::tcp_dump& state) {
+  if (state.state != BPF_TCP_ESTABLISHED && state.state != BPF_TCP_CLOSE_WAIT)
     return "the connection is not established (" + state_name(state.state) + ")";
-  if (state.repair != 0) return "the socket is in repair mode already";
   if (state.snd_nxt != state.write_seq)
     return "unsent data (" + std::to_string(state.write_seq - state.snd_nxt) + " bytes)";
   if (state.snd_una != state.snd_nxt)
     return "unacknowledged data (" + std::to_string(state.snd_nxt - state.snd_una) + " bytes)";
+  return std::nullopt;
+}
+
+Seq earlier(Seq one, Seq other) { return one.before(other) ? one : other; }
+
+/// As the numbers are without the peer's FIN.
+RepairWindow window_of(const abi::tcp_dump& state) {
+  const bool counts_fin = Seq{state.rcv_wup}.after(end_of_received(state));
+  return {.snd_wl1 = state.snd_wl1,
+          .snd_wnd = state.snd_wnd,
+          .max_window = state.max_window,
+          .rcv_wnd = state.rcv_wnd + (counts_fin ? 1 : 0),
+          .rcv_wup = state.rcv_wup - (counts_fin ? 1 : 0)};
+}
+
+}  // namespace
+
+std::optional<std::string> refusal(const abi::tcp_dump& state, Scope scope) {
+  for (const Reason& reason : kReasons)
+    if ((state.refused & reason.bit) != 0) return reason.text;
+  if (state.repair != 0) return "the socket is in repair mode already";
+  if (scope == Scope::kRequest) return more_than_a_request(state);
+  if (!to_tcp_state(state.state))
+    return "a connection in state " + state_name(state.state) + " cannot be carried";
   return std::nullopt;
 }
 
@@ -95,15 +127,12 @@ Snapshot to_snapshot(const Dump& dump, std::vector<std::byte> received) {
   snapshot.local = {sys::Address(state.local), ntohs(state.local_port)};
   snapshot.peer = {sys::Address(state.peer), ntohs(state.peer_port)};
   snapshot.rcv_nxt = end_of_received(state);
-  snapshot.peer_closed = peer_closed(state);
-  snapshot.snd_una = {state.snd_una};
-  snapshot.snd_nxt = {state.snd_nxt};
+  snapshot.mapped = state.ipv6_socket != 0 && snapshot.local.address.is_ipv4();
+  snapshot.state = to_tcp_state(state.state).value_or(TcpState::kEstablished);
+  snapshot.snd_una = earlier({state.snd_una}, end_of_written(state));
+  snapshot.snd_nxt = earlier({state.snd_nxt}, end_of_written(state));
   snapshot.received = std::move(received);
-  snapshot.window = RepairWindow{.snd_wl1 = state.snd_wl1,
-                                 .snd_wnd = state.snd_wnd,
-                                 .max_window = state.max_window,
-                                 .rcv_wnd = state.rcv_wnd,
-                                 .rcv_wup = state.rcv_wup};
+  snapshot.window = window_of(state);
   snapshot.snd_wnd = state.snd_wnd;
   snapshot.mss = state.mss_clamp;
   if ((state.options & abi::WIRE_OPT_WSCALE) != 0)

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <tcpmig/freeze.hpp>
 #include <tcpmig/snapshot.hpp>
 
 #include "shared/node_maps.h"
@@ -26,14 +27,21 @@ std::optional<Dump> dump_by_program(int fd);
 /// after.
 Dump dump_by_repair(int fd);
 
+/// The send side anew, while nothing new can be sent (hold_sending, which this does): what counts as sent from now on was sent or is taken for
+/// it. In repair.
+void dump_send_side(int fd, Dump& dump);
+
 /// The peer's FIN has been received: rcv_nxt counts it.
 bool peer_closed(const abi::tcp_dump& state);
 /// The number after the last byte of the peer's stream so far, without its FIN.
 Seq end_of_received(const abi::tcp_dump& state);
+/// The number after the last byte that the application has written, without our FIN, which write_seq counts once it has closed.
+Seq end_of_written(const abi::tcp_dump& state);
 
 /// Why this connection cannot be carried: a sentence. nullopt: it can.
-std::optional<std::string> refusal(const abi::tcp_dump& state);
+std::optional<std::string> refusal(const abi::tcp_dump& state, Scope scope);
 
+/// Without the bytes of the send queue.
 Snapshot to_snapshot(const Dump& dump, std::vector<std::byte> received);
 
 }  // namespace tcpmig::conn

@@ -81,6 +81,8 @@ void dump_endpoints_into(int fd, abi::tcp_dump& state) {
   state.peer = endpoints.peer.address.raw();
   state.local_port = htons(endpoints.local.port);
   state.peer_port = htons(endpoints.peer.port);
+  state.ipv6_socket =
+      get_option<int>(fd, SOL_SOCKET, SO_DOMAIN, "getsockopt SO_DOMAIN") == AF_INET6;
 }
 
 void dump_window_into(int fd, abi::tcp_dump& state) {
@@ -94,14 +96,24 @@ void dump_window_into(int fd, abi::tcp_dump& state) {
 
 }  // namespace
 
+void dump_send_side(int fd, Dump& dump) {
+  abi::tcp_dump& state = dump.state;
+  hold_sending(fd);
+  state.write_seq =
+      get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, "getsockopt TCP_QUEUE_SEQ");
+  const QueueLengths lengths = dump_queue_lengths(fd);
+  state.snd_una = state.write_seq - lengths.unacknowledged;
+  state.snd_nxt = state.write_seq - lengths.unsent;
+  if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0) state.tsval_now = dump_tsval(fd);
+}
+
 Dump dump_by_repair(int fd) {
   Dump dump;
   abi::tcp_dump& state = dump.state;
   state.refused = refusals(fd);
   if ((state.refused & abi::DUMP_MPTCP) != 0) return dump;  // has no TCP_REPAIR
   dump_info(fd, state);
-  if (state.state != BPF_TCP_ESTABLISHED && !peer_closed(state))
-    return dump;  // refused anyway, and a FIN of ours would count as a byte below
+  if (!to_tcp_state(state.state)) return dump;  // refused anyway
   if (has_urgent_data(fd)) state.refused |= abi::DUMP_URGENT;
   dump_endpoints_into(fd, state);
   const RepairVisit repair(fd);

@@ -26,12 +26,13 @@ Endpoints dump_endpoints(int fd) {
   return {name_of(fd, ::getsockname, "getsockname"), name_of(fd, ::getpeername, "getpeername")};
 }
 
-sys::UniqueFd open_in_repair(const sys::Endpoint& local) {
-  const bool ipv4 = local.address.is_ipv4();
+sys::UniqueFd open_in_repair(const sys::Endpoint& local, bool mapped) {
+  const bool ipv4 = local.address.is_ipv4() && !mapped;
   sys::UniqueFd fd(
       sys::check("socket", ::socket(ipv4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-  const int on = 1;
+  const int on = 1, off = 0;
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, on, "setsockopt SO_REUSEADDR");
+  if (mapped) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, off, "setsockopt IPV6_V6ONLY");
   if (ipv4)
     set_option(fd.get(), IPPROTO_IP, IP_FREEBIND, on, "setsockopt IP_FREEBIND");
   else
@@ -40,14 +41,14 @@ sys::UniqueFd open_in_repair(const sys::Endpoint& local) {
   return fd;
 }
 
-void restore_local(int fd, const sys::Endpoint& local) {
-  const auto [address, length] = local.to_sockaddr();
+void restore_local(int fd, const sys::Endpoint& local, bool mapped) {
+  const auto [address, length] = local.to_sockaddr(mapped);
   sys::check("bind " + local.str(),
              ::bind(fd, reinterpret_cast<const sockaddr*>(&address), length));
 }
 
-void restore_peer(int fd, const sys::Endpoint& peer) {
-  const auto [address, length] = peer.to_sockaddr();
+void restore_peer(int fd, const sys::Endpoint& peer, bool mapped) {
+  const auto [address, length] = peer.to_sockaddr(mapped);
   sys::check("connect to " + peer.str() + " in repair",
              ::connect(fd, reinterpret_cast<const sockaddr*>(&address), length));
 }

@@ -13,13 +13,13 @@ struct Endpoints {
 };
 Endpoints dump_endpoints(int fd);
 
-/// A new TCP socket of the family of `local`, in repair, ready for restore_endpoints(): may be
+/// A new TCP socket of the family of `local` (`mapped`: AF_INET6 for an IPv4 address), in repair, ready for restore_endpoints(): may be
 /// bound to an address that this machine does not have, and to a port that is in use.
-sys::UniqueFd open_in_repair(const sys::Endpoint& local);
+sys::UniqueFd open_in_repair(const sys::Endpoint& local, bool mapped);
 /// Binds. Before the sequence numbers are restored.
-void restore_local(int fd, const sys::Endpoint& local);
+void restore_local(int fd, const sys::Endpoint& local, bool mapped);
 /// Connects: in repair that sends nothing, the socket is ESTABLISHED at once. A route to the peer
 /// must exist. After the sequence numbers.
-void restore_peer(int fd, const sys::Endpoint& peer);
+void restore_peer(int fd, const sys::Endpoint& peer, bool mapped);
 
 }  // namespace tcpmig::conn

@@ -4,13 +4,18 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include <tcpmig/freeze.hpp>
 
 #include "conn/dump.hpp"
 #include "conn/queues.hpp"
+#include "conn/repair_mode.hpp"
 #include "conn/segment.hpp"
+#include "conn/settings.hpp"
 #include "conn/socket_lock.hpp"
 #include "conn/socket_option.hpp"
 
@@ -21,9 +26,11 @@ using conn::SocketLock;
 
 struct Frozen::State {
   sys::UniqueFd fd;
-  SocketLock lock;  // after fd: taken off before the descriptor goes
+  SocketLock lock;                          // after fd: taken off before the descriptor goes
+  std::optional<conn::RepairVisit> repair;  // of a whole freeze: left before the lock is taken off
   Snapshot snapshot;
-  std::uint64_t cookie = 0;  // asked for when wanted: not between lock and snapshot
+  std::size_t in_socket = 0;  // bytes of snapshot.received that are in the receive queue as well
+  std::uint64_t cookie = 0;   // asked for when wanted: not between lock and snapshot
 };
 
 namespace {
@@ -42,7 +49,7 @@ Dump dump_once(int fd, const FreezeKit& kit) {
 Dump dump_and_drain(int fd, std::vector<std::byte>& consumed, const FreezeKit& kit) {
   for (int round = 0; round < kRounds; ++round) {
     const Dump dump = dump_once(fd, kit);
-    if (const auto reason = conn::refusal(dump.state)) throw Unsupported(*reason);
+    if (const auto reason = conn::refusal(dump.state, Scope::kRequest)) throw Unsupported(*reason);
     const Seq end = conn::end_of_received(dump.state), read{dump.state.copied_seq};
     if (!read.before(end)) return dump;  // after it: the reader has seen the end of the stream
     conn::read_received(fd, end.since(read), consumed);
@@ -50,37 +57,108 @@ Dump dump_and_drain(int fd, std::vector<std::byte>& consumed, const FreezeKit& k
   throw Unsupported("data kept arriving at the locked socket");
 }
 
+void refuse_what_only_the_socket_knows(int fd, const abi::tcp_dump& state) {
+  if (conn::get_option<int>(fd, SOL_SOCKET, SO_PEEK_OFF, "getsockopt SO_PEEK_OFF") >= 0)
+    throw Unsupported("the application peeks by SO_PEEK_OFF");
+  const bool in_flight = state.snd_una != state.write_seq;
+  if (in_flight && conn::get_option<int>(fd, SOL_SOCKET, SO_ZEROCOPY, "getsockopt SO_ZEROCOPY"))
+    throw Unsupported("the application sends without copying (SO_ZEROCOPY), and is not done");
+}
+
+/// What is in the receive queue, in repair from then on; nothing is consumed.
+Dump dump_and_peek(int fd, std::optional<conn::RepairVisit>& repair,
+                   std::vector<std::byte>& received, const FreezeKit& kit) {
+  for (int round = 0; round < kRounds; ++round) {
+    const Dump dump = dump_once(fd, kit);
+    if (const auto reason = conn::refusal(dump.state, Scope::kWhole)) throw Unsupported(*reason);
+    refuse_what_only_the_socket_knows(fd, dump.state);
+    const Seq end = conn::end_of_received(dump.state), read{dump.state.copied_seq};
+    const std::uint32_t waiting = read.before(end) ? end.since(read) : 0;
+    repair.emplace(fd);
+    received = conn::peek_queue(fd, conn::Queue::kReceive, waiting);
+    if (received.size() == waiting) return dump;
+    repair.reset();
+  }
+  throw Unsupported("data kept arriving at the locked socket");
+}
+
+/// Distributes the send queue.
+void add_send_queue(int fd, Dump& dump, Snapshot& snapshot) {
+  const std::uint32_t length = conn::end_of_written(dump.state).since(snapshot.snd_una);
+  auto queue = conn::peek_queue(fd, conn::Queue::kSend, length);
+  if (queue.size() != length)
+    throw Unsupported("the send queue holds " + std::to_string(queue.size()) + " of " +
+                      std::to_string(length) + " bytes");
+  const auto sent = queue.begin() + snapshot.snd_nxt.since(snapshot.snd_una);
+  snapshot.unsent.assign(sent, queue.end());
+  queue.erase(sent, queue.end());
+  snapshot.sent = std::move(queue);
+}
+
 }  // namespace
 
 /// The only one that makes a Frozen. `fd` and `consumed` stay the caller's (with all that was read)
 /// when it throws.
 struct FreezeAccess {
-  static Frozen freeze(sys::UniqueFd& fd, std::vector<std::byte>& consumed, const FreezeKit& kit) {
+  static Frozen freeze(sys::UniqueFd& fd, std::vector<std::byte>& consumed, const FreezeKit& kit,
+                       Scope scope) {
     if (!kit.may_repair())
       throw Unsupported(
           "TCP_REPAIR is not permitted (CAP_NET_ADMIN): the connection could not be ended "
           "silently");
+    return scope == Scope::kWhole ? freeze_whole(fd, consumed, kit)
+                                  : freeze_request(fd, consumed, kit);
+  }
+
+ private:
+  static Frozen freeze_request(sys::UniqueFd& fd, std::vector<std::byte>& consumed,
+                               const FreezeKit& kit) {
     SocketLock lock(fd.get(), kit.lock_program_fd());
     const Dump dump = dump_and_drain(fd.get(), consumed, kit);
     Frozen frozen;
     frozen.state_.reset(new Frozen::State{
         .fd = std::move(fd),
         .lock = std::move(lock),
+        .repair = std::nullopt,
         .snapshot = conn::to_snapshot(dump, std::move(consumed)),
     });
     return frozen;
   }
+
+  static Frozen freeze_whole(sys::UniqueFd& fd, std::vector<std::byte>& consumed,
+                             const FreezeKit& kit) {
+    std::unique_ptr<Frozen::State> state(
+        new Frozen::State{.fd = {},
+                          .lock = SocketLock(fd.get(), kit.lock_program_fd()),
+                          .repair = {},
+                          .snapshot = {}});
+    std::vector<std::byte> waiting;
+    Dump dump = dump_and_peek(fd.get(), state->repair, waiting, kit);
+    conn::dump_send_side(fd.get(), dump);
+    state->in_socket = waiting.size();
+    state->snapshot = conn::to_snapshot(dump, {});
+    Snapshot& snapshot = state->snapshot;
+    add_send_queue(fd.get(), dump, snapshot);
+    snapshot.settings = conn::dump_settings(fd.get(), !snapshot.local.address.is_ipv4());
+    snapshot.received = std::move(consumed);
+    snapshot.received.insert(snapshot.received.end(), waiting.begin(), waiting.end());
+    state->fd = std::move(fd);
+    Frozen frozen;
+    frozen.state_ = std::move(state);
+    return frozen;
+  }
 };
 
-Frozen freeze(sys::UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit) {
-  return FreezeAccess::freeze(fd, consumed, kit);
+Frozen freeze(sys::UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit,
+              Scope scope) {
+  return FreezeAccess::freeze(fd, consumed, kit, scope);
 }
 
 std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<std::byte> consumed,
-                                                const FreezeKit& kit) {
+                                                const FreezeKit& kit, Scope scope) {
   std::string reason;
   try {
-    return FreezeAccess::freeze(fd, consumed, kit);
+    return FreezeAccess::freeze(fd, consumed, kit, scope);
   } catch (const std::runtime_error& error) {  // Unsupported, std::system_error
     reason = error.what();
   }
@@ -104,13 +182,21 @@ std::uint64_t Frozen::cookie() const noexcept {
   return state_->cookie;
 }
 
-std::vector<std::byte> Frozen::late_bytes() const { return conn::peek_received(state_->fd.get()); }
+std::vector<std::byte> Frozen::late_bytes() const {
+  const int fd = state_->fd.get();
+  if (!state_->repair) return conn::peek_received(fd);
+  auto all = conn::peek_queue(fd, conn::Queue::kReceive, conn::dump_queue_lengths(fd).received);
+  conn::hold_sending(fd);
+  all.erase(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(state_->in_socket));
+  return all;
+}
 
 bool Frozen::late_fin() const {
-  if (state_->snapshot.peer_closed) return false;  // it is in the snapshot
+  if (state_->snapshot.peer_closed()) return false;  // it is in the snapshot
   const auto info =
       conn::get_option<::tcp_info>(state_->fd.get(), IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO");
-  return info.tcpi_state != BPF_TCP_ESTABLISHED;
+  const auto state = to_tcp_state(info.tcpi_state);
+  return !state || peer_has_closed(*state);
 }
 
 void Frozen::commit() noexcept {
@@ -118,12 +204,14 @@ void Frozen::commit() noexcept {
   const int on = TCP_REPAIR_ON;
   ::setsockopt(state_->fd.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on));
   state_->lock.keep();
+  if (state_->repair) state_->repair->stay();
   state_->fd.reset();
 }
 
 sys::UniqueFd Frozen::thaw(std::span<const CapturedSegment> captured,
                            const std::function<void(std::span<const std::byte>)>& inject) {
   const std::uint64_t own = cookie();
+  state_->repair.reset();
   state_->lock.open();
   for (const CapturedSegment& segment : captured) {
     const Snapshot& snapshot = state_->snapshot;

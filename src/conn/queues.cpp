@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <stdexcept>
+#include <string>
 
 #include "conn/socket_option.hpp"
 
@@ -29,6 +31,25 @@ std::uint32_t queue_length(int fd, unsigned long request, const char* what) {
   int length = 0;
   if (::ioctl(fd, request, &length) < 0) sys::check(what, -1);
   return static_cast<std::uint32_t>(length);
+}
+
+/// A segment that is acknowledged in part stays whole in the queue: so much may be there before snd_una.
+constexpr std::size_t kLargestSegment = 512 << 10;
+
+/// The same for the send queue. The kernel counts what a segment costs, not what it holds: at most twice as much.
+void reserve_send_space(int fd, std::size_t bytes) {
+  const int present = get_option<int>(fd, SOL_SOCKET, SO_SNDBUF, "getsockopt SO_SNDBUF");
+  const std::size_t wanted = 2 * bytes + kLargestChunk;
+  if (wanted <= static_cast<std::size_t>(present)) return;
+  set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, static_cast<int>(wanted), "setsockopt SO_SNDBUFFORCE");
+  const int unlocked = 0;
+  ::setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
+}
+
+void send_all(int fd, std::span<const std::byte> bytes, const char* what) {
+  while (!bytes.empty())
+    bytes = bytes.subspan(static_cast<std::size_t>(
+        sys::check(what, ::send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL))));
 }
 
 /// Makes room for a queue that the socket's own buffer would refuse (ENOMEM), and lets the kernel's
@@ -80,6 +101,37 @@ std::vector<std::byte> peek_received(int fd) {
   if (got < 0 && errno != EAGAIN) sys::check("recv MSG_PEEK", -1);
   bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
   return bytes;
+}
+
+std::vector<std::byte> peek_queue(int fd, Queue queue, std::size_t expected) {
+  select_queue(fd, static_cast<int>(queue));
+  if (expected == 0) return {};
+  std::vector<std::byte> bytes(expected + (queue == Queue::kSend ? kLargestSegment : 0));
+  const ssize_t got = ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_PEEK);
+  if (got < 0 && errno != EAGAIN) sys::check("recv MSG_PEEK in repair", -1);
+  bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+  if (bytes.size() > expected)
+    bytes.erase(bytes.begin(), bytes.end() - static_cast<std::ptrdiff_t>(expected));
+  return bytes;
+}
+
+void hold_sending(int fd) { select_queue(fd, TCP_SEND_QUEUE); }
+
+void restore_sent(int fd, std::span<const std::byte> bytes) {
+  hold_sending(fd);
+  if (bytes.empty()) return;
+  reserve_send_space(fd, bytes.size());
+  send_all(fd, bytes, "send into the send queue");
+  if (const auto left = queue_length(fd, SIOCOUTQNSD, "ioctl SIOCOUTQNSD"); left != 0)
+    throw std::runtime_error("the kernel has not taken " + std::to_string(left) +
+                             " restored bytes for sent");
+}
+
+void restore_unsent(int fd, std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  const std::uint32_t sent = queue_length(fd, SIOCOUTQ, "ioctl SIOCOUTQ");
+  reserve_send_space(fd, sent + bytes.size());
+  send_all(fd, bytes, "send what was not sent");
 }
 
 void restore_received(int fd, std::span<const std::byte> bytes) {

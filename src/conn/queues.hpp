@@ -33,8 +33,21 @@ QueueLengths dump_queue_lengths(int fd);
 void read_received(int fd, std::size_t count, std::vector<std::byte>& into);
 /// The same without consuming: everything that is there.
 std::vector<std::byte> peek_received(int fd);
+/// Everything in one of the queues, without consuming it: the send queue from snd_una on, what is unsent at its end. In repair; the
+/// queue stays selected. `expected`: bytes that should be there; less come back where the reader or the peer was quicker.
+std::vector<std::byte> peek_queue(int fd, Queue queue, std::size_t expected);
+/// In repair, as long as the send queue is selected, the kernel sends nothing new: it only notes it as sent (net/ipv4/tcp_output.c,
+/// tcp_write_xmit). What was sent before may be sent again.
+void hold_sending(int fd);
+
 /// Puts bytes into the receive queue, as if they had arrived and been acknowledged. In repair,
 /// connected.
 void restore_received(int fd, std::span<const std::byte> bytes);
+/// Puts bytes into the send queue as if they had been sent: snd_nxt counts them, no packet leaves. In repair, connected, options restored; the
+/// send queue stays selected.
+void restore_sent(int fd, std::span<const std::byte> bytes);
+/// Writes what the application had written and TCP had not sent. Not in repair any more, for it goes out as windows allow; before the
+/// window is restored it would go into a window of zero, and wait for the probe timer.
+void restore_unsent(int fd, std::span<const std::byte> bytes);
 
 }  // namespace tcpmig::conn

@@ -14,8 +14,9 @@ void enter_repair(int fd) {
   set_option(fd, IPPROTO_TCP, TCP_REPAIR, int{TCP_REPAIR_ON}, "setsockopt TCP_REPAIR on");
 }
 
-void leave_repair(int fd) {
-  set_option(fd, IPPROTO_TCP, TCP_REPAIR, int{TCP_REPAIR_OFF_NO_WP}, "setsockopt TCP_REPAIR off");
+void leave_repair(int fd, bool ask) {
+  const int off = ask ? TCP_REPAIR_OFF : TCP_REPAIR_OFF_NO_WP;
+  set_option(fd, IPPROTO_TCP, TCP_REPAIR, off, "setsockopt TCP_REPAIR off");
 }
 
 RepairVisit::RepairVisit(int fd)
@@ -25,6 +26,7 @@ RepairVisit::RepairVisit(int fd)
 }
 
 RepairVisit::~RepairVisit() {
+  if (fd_ < 0) return;
   const int off = TCP_REPAIR_OFF_NO_WP;
   ::setsockopt(fd_, IPPROTO_TCP, TCP_REPAIR, &off, sizeof(off));
   if (reuse_address_ != 0)

@@ -8,15 +8,17 @@ namespace tcpmig::conn {
 /// work. Needs CAP_NET_ADMIN in the user namespace that owns the network namespace; not for a
 /// listener.
 void enter_repair(int fd);
-/// TCP_REPAIR_OFF_NO_WP: plain "off" sends a window probe, this does not. Clears SO_REUSEADDR (the
+/// `ask`: TCP_REPAIR_OFF, which sends a window probe, so that the peer says what it has; else TCP_REPAIR_OFF_NO_WP, which does not. Clears SO_REUSEADDR (the
 /// kernel sets it to "force" while in repair and to "no" afterwards): whoever cares sets it again.
-void leave_repair(int fd);
+void leave_repair(int fd, bool ask);
 
 /// In repair while it lives; leaves it as it was, SO_REUSEADDR included.
 class RepairVisit {
  public:
   explicit RepairVisit(int fd);
   ~RepairVisit();
+  /// The socket is closed in repair.
+  void stay() noexcept { fd_ = -1; }
   RepairVisit(const RepairVisit&) = delete;
   RepairVisit& operator=(const RepairVisit&) = delete;
 

@@ -45,7 +45,7 @@ abi::wire_header common_header(const Transfer& transfer, const Snapshot& snapsho
   header.sender = htons(transfer.sender);
   header.target = htons(transfer.target);
   header.lane = transfer.lane;
-  if (snapshot.peer_closed) header.flags = abi::WIRE_FLAG_CLIENT_FIN;
+  if (snapshot.peer_closed()) header.flags = abi::WIRE_FLAG_CLIENT_FIN;
   header.family = transfer.client.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
   header.service = htons(transfer.service);
   header.generation = htonl(transfer.generation);
@@ -271,7 +271,7 @@ std::expected<Snapshot, std::string> to_snapshot(const abi::wire_header& commit,
   snapshot.local = local;
   snapshot.peer = {sys::Address(commit.client), ntohs(commit.client_port)};
   snapshot.rcv_nxt = {ntohl(commit.rcv_nxt)};
-  snapshot.peer_closed = (commit.flags & abi::WIRE_FLAG_CLIENT_FIN) != 0;
+  if ((commit.flags & abi::WIRE_FLAG_CLIENT_FIN) != 0) snapshot.state = TcpState::kCloseWait;
   snapshot.snd_nxt = {ntohl(commit.snd_nxt)};
   snapshot.snd_una = snapshot.snd_nxt;
   snapshot.received = std::move(received);

@@ -158,7 +158,8 @@ struct Freezing {
 
 Freezing freeze_for_transfer(Worker& worker, Asking& asking) {
   Freezing result;
-  auto frozen = try_freeze(std::move(asking.fd), std::move(asking.bytes), worker.kit());
+  auto frozen =
+      try_freeze(std::move(asking.fd), std::move(asking.bytes), worker.kit(), Scope::kRequest);
   if (!frozen) {
     result.connection.fd = std::move(frozen.error().fd);
     result.connection.received = std::move(frozen.error().consumed);

@@ -48,7 +48,7 @@ TEST_CASE("agent: a client that has closed its direction", "[agent]") {
       const Endpoint client = ipv4 ? client4(++port) : client6(++port);
       const Bytes received = pattern(length);
       Snapshot snapshot = snapshot_of(client, received);
-      snapshot.peer_closed = true;
+      snapshot.state = TcpState::kCloseWait;
       world.transfer(transfer_of(client), snapshot);
       const UniqueFd connection = accepted(listener);
       REQUIRE(connection);
@@ -207,7 +207,7 @@ TEST_CASE("agent: a connection handed over by descriptor", "[agent]") {
 
   // a client that has closed its direction
   Snapshot closed = snapshot_of(client4(6401), pattern(100));
-  closed.peer_closed = true;
+  closed.state = TcpState::kCloseWait;
   world.transfer(transfer_of(client4(6401), 1000, 81), closed);
   CHECK(is_resumed(world.answer()));
   const auto given = receive_descriptor(agent.get());

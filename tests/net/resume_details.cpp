@@ -115,7 +115,7 @@ TEST_CASE("the peer's FIN is in the snapshot, and not counted in its numbers") {
       char byte = 0;
       if (read > 10) REQUIRE(::recv(pair.server.get(), &byte, 1, 0) == 0);
       Frozen frozen = tcpmig::freeze(std::move(pair.server), consumed, kit);
-      CHECK(frozen.snapshot().peer_closed);
+      CHECK(frozen.snapshot().peer_closed());
       CHECK(frozen.snapshot().received == bytes_of("last words"));
       CHECK(frozen.snapshot().rcv_nxt == begin + 10);
       CHECK(!frozen.late_fin());
@@ -218,26 +218,14 @@ TEST_CASE("microsecond timestamps are restored and seen again") {
   }
 }
 
-TEST_CASE("resume refuses what it cannot restore, and says which step failed") {
+TEST_CASE("resume says which step failed") {
   if (cannot_run_here()) return;
   World world;
   Snapshot snapshot;
   snapshot.local = service(Family::kIpv4);
-  snapshot.peer = {tcpmig::sys::Address::parse("198.51.100.1").value(), 4711};
-  SECTION("unacknowledged data") {
-    snapshot.sent = pattern(3);
-    snapshot.snd_nxt = snapshot.snd_una + 3;
-    CHECK_THROWS_AS(resume_in(world.b, snapshot), std::invalid_argument);
-  }
-  SECTION("unsent data") {
-    snapshot.unsent = pattern(3);
-    CHECK_THROWS_AS(resume_in(world.b, snapshot), std::invalid_argument);
-  }
-  SECTION("no route to the peer") {
-    snapshot.peer = {tcpmig::sys::Address::parse("203.0.113.99").value(), 4711};
-    CHECK_THROWS_WITH(resume_in(world.b, snapshot),
-                      Catch::Matchers::Contains("connect to 203.0.113.99:4711"));
-  }
+  snapshot.peer = {tcpmig::sys::Address::parse("203.0.113.99").value(), 4711};
+  CHECK_THROWS_WITH(resume_in(world.b, snapshot),
+                    Catch::Matchers::Contains("connect to 203.0.113.99:4711"));
 }
 
 TEST_CASE("a large queue is restored, beyond the socket's default buffer") {

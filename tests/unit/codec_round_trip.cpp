@@ -12,6 +12,8 @@ using tcpmig::encode;
 using tcpmig::RepairWindow;
 using tcpmig::Seq;
 using tcpmig::Snapshot;
+using tcpmig::SocketSettings;
+using tcpmig::TcpState;
 using tcpmig::Timestamps;
 using tcpmig::WindowScale;
 using tcpmig::sys::Address;
@@ -42,7 +44,21 @@ Snapshot full() {
   snapshot.timestamps = Timestamps{.tsval_now = 8, .ts_recent = 9, .microseconds = true};
   snapshot.sack = true;
   snapshot.ecn = true;
-  snapshot.peer_closed = true;
+  snapshot.state = TcpState::kClosing;
+  snapshot.settings = SocketSettings{.nodelay = true,
+                                     .cork = true,
+                                     .keepalive = true,
+                                     .linger = 10,
+                                     .keep_idle = 11,
+                                     .keep_interval = 12,
+                                     .keep_count = 13,
+                                     .user_timeout = 14,
+                                     .notsent_lowat = 15,
+                                     .tos = 0xb8,
+                                     .hops = 63,
+                                     .priority = 6,
+                                     .mark = 16,
+                                     .congestion = "cubic"};
   snapshot.srtt_us = 1'234;
   return snapshot;
 }
@@ -67,7 +83,7 @@ std::vector<std::byte> changed(std::size_t offset, int value) {
   return encoded;
 }
 
-constexpr std::size_t kHeader = 108;
+constexpr std::size_t kHeader = 160;
 
 }  // namespace
 
@@ -86,7 +102,9 @@ TEST_CASE("every option comes back, alone and absent") {
     if ((mask & 16) == 0) snapshot.timestamps.reset();
     snapshot.sack = (mask & 32) != 0;
     snapshot.ecn = !snapshot.sack;
-    snapshot.peer_closed = snapshot.sack;
+    if (snapshot.sack) snapshot.settings.reset();
+    if (!snapshot.sack) snapshot.settings->linger.reset();
+    if (snapshot.ecn) snapshot.state = TcpState::kEstablished;
     CAPTURE(mask);
     CHECK(decode(encode(snapshot)).value() == snapshot);
   }
@@ -98,14 +116,18 @@ TEST_CASE("the layout is the one that is documented") {
   const auto at = [&](std::size_t offset, std::initializer_list<int> expected) {
     return std::ranges::equal(std::span(encoded).subspan(offset, expected.size()), bytes(expected));
   };
-  CHECK(at(0, {'T', 'C', 'P', 'S', 1, 6, 0, 255}));
+  CHECK(at(0, {'T', 'C', 'P', 'S', 2, 6, 0x1f, 0x7f}));
   CHECK(at(8, {0x20, 0x01, 0x0d, 0xb8}));
   CHECK(at(40, {0x01, 0xbb, 0xd4, 0x31}));
   CHECK(at(44, {0xff, 0xff, 0xff, 0xf0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1}));
   CHECK(at(56, {0, 1, 0, 0, 0x05, 0xb4, 14, 7}));
   CHECK(at(64, {0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0x04, 0xd2}));
   CHECK(at(76, {0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5}));
-  CHECK(at(96, {0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 1}));
+  CHECK(at(96, {11, 0xb8, 63, 0}));
+  CHECK(at(100, {0, 0, 0, 10, 0, 0, 0, 11, 0, 0, 0, 12, 0, 0, 0, 13}));
+  CHECK(at(116, {0, 0, 0, 14, 0, 0, 0, 15, 0, 0, 0, 6, 0, 0, 0, 16}));
+  CHECK(at(132, {'c', 'u', 'b', 'i', 'c', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+  CHECK(at(148, {0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 1}));
   CHECK(at(kHeader, {1, 2, 3, 0xff, 4, 5, 6}));
 }
 
@@ -119,20 +141,31 @@ TEST_CASE("a snapshot that ends anywhere before its end is truncated") {
 
 TEST_CASE("each error") {
   CHECK(error_of(changed(0, 'X')) == DecodeError::kMagic);
-  CHECK(error_of(changed(4, 2)) == DecodeError::kVersion);
+  CHECK(error_of(changed(4, 1)) == DecodeError::kVersion);
   CHECK(error_of(changed(5, 4)) == DecodeError::kField);  // addresses are IPv6
   CHECK(error_of(changed(5, 5)) == DecodeError::kField);
-  CHECK(error_of(changed(6, 1)) == DecodeError::kField);        // unknown flag
-  CHECK(error_of(changed(7, 255 - 1)) == DecodeError::kField);  // no window, but its bytes
-  CHECK(error_of(changed(7, 255 - 2)) == DecodeError::kField);  // no scale, but its bytes
-  CHECK(error_of(changed(7, 255 - 4)) == DecodeError::kField);  // ts_recent without timestamps
-  CHECK(error_of(changed(7, 255 - 8)) == DecodeError::kField);  // no ts_recent, but its bytes
+  CHECK(error_of(changed(6, 0x3f)) == DecodeError::kField);     // unknown flag
+  CHECK(error_of(changed(7, 127 - 1)) == DecodeError::kField);  // no window, but its bytes
+  CHECK(error_of(changed(7, 127 - 2)) == DecodeError::kField);  // no scale, but its bytes
+  CHECK(error_of(changed(7, 127 - 4)) == DecodeError::kField);  // ts_recent without timestamps
+  CHECK(error_of(changed(7, 127 - 8)) == DecodeError::kField);  // no ts_recent, but its bytes
   CHECK(error_of(changed(62, 15)) == DecodeError::kField);
   CHECK(error_of(changed(63, 15)) == DecodeError::kField);
-  CHECK(error_of(changed(103, 1)) == DecodeError::kField);  // sent is not [snd_una, snd_nxt)
-  CHECK(error_of(changed(96, 0x40)) == DecodeError::kTooLarge);
-  CHECK(error_of(changed(100, 0x40)) == DecodeError::kTooLarge);
-  CHECK(error_of(changed(104, 0x40)) == DecodeError::kTooLarge);
+  CHECK(error_of(changed(6, 0x0f)) == DecodeError::kField);  // no linger, but its bytes
+  CHECK(error_of(changed(6, 0x1e)) == DecodeError::kField);  // no settings, but their bytes
+  CHECK(error_of(changed(7, 0xff)) == DecodeError::kField);  // mapped, and IPv6
+  for (const int state : {0, 2, 3, 6, 7, 10, 12}) {
+    CAPTURE(state);
+    CHECK(error_of(changed(96, state)) == DecodeError::kField);
+  }
+  CHECK(error_of(changed(96, 5)) ==
+        DecodeError::kField);  // FIN_WAIT2, and bytes to be acknowledged
+  CHECK(error_of(changed(99, 1)) == DecodeError::kField);     // a field that has no use yet
+  CHECK(error_of(changed(138, 'x')) == DecodeError::kField);  // a byte behind the end of the name
+  CHECK(error_of(changed(155, 1)) == DecodeError::kField);    // sent is not [snd_una, snd_nxt)
+  CHECK(error_of(changed(148, 0x40)) == DecodeError::kTooLarge);
+  CHECK(error_of(changed(152, 0x40)) == DecodeError::kTooLarge);
+  CHECK(error_of(changed(156, 0x40)) == DecodeError::kTooLarge);
   auto longer = encode(full());
   longer.push_back(std::byte{0});
   CHECK(error_of(longer) == DecodeError::kTrailing);
@@ -142,7 +175,7 @@ TEST_CASE("a length at the limit needs the bytes, one above is too large") {
   auto encoded = encode(ipv4());
   const auto set_received = [&](std::uint32_t length) {
     for (unsigned i = 0; i < 4; ++i)
-      encoded[96 + i] = static_cast<std::byte>(length >> (24 - 8 * i));
+      encoded[148 + i] = static_cast<std::byte>(length >> (24 - 8 * i));
   };
   set_received(tcpmig::kMaxQueueBytes);
   CHECK(error_of(encoded) == DecodeError::kTruncated);

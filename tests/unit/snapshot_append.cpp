@@ -117,7 +117,7 @@ TEST_CASE("what TCP has to judge does not go with the snapshot") {
   const Bytes whole = segment({.seq = next, .data = "body"});
   for (std::size_t size = 0; size <= 32; ++size)  // cut off within the header, or behind it
     CHECK_FALSE(append_segment(s, std::span(whole).first(size)));
-  s.peer_closed = true;
+  s.state = tcpmig::TcpState::kCloseWait;
   CHECK_FALSE(append_segment(s, whole));
   s = snapshot();
   s.timestamps->ts_recent.reset();  // then nobody knows what is old

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+#include "conn/settings.hpp"
+
+#include <linux/tcp.h>
+#include <netinet/in.h>
+
+#include <array>
+#include <cerrno>
+
+#include "conn/socket_option.hpp"
+
+namespace tcpmig::conn {
+namespace {
+
+constexpr int kEcnBits = 3;  // RFC 3168, 5: the low two bits of the traffic class
+
+std::uint32_t number(int fd, int level, int name, const char* what) {
+  return static_cast<std::uint32_t>(get_option<int>(fd, level, name, what));
+}
+
+std::string dump_congestion(int fd) {
+  std::array<char, 16> name{};
+  socklen_t length = name.size();
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), &length) < 0)
+    sys::check("getsockopt TCP_CONGESTION", -1);
+  name.back() = '\0';
+  return name.data();
+}
+
+void dump_ip(int fd, bool ipv6, SocketSettings& settings) {
+  const int tos = ipv6 ? get_option<int>(fd, IPPROTO_IPV6, IPV6_TCLASS, "getsockopt IPV6_TCLASS")
+                       : get_option<int>(fd, IPPROTO_IP, IP_TOS, "getsockopt IP_TOS");
+  const int hops =
+      ipv6 ? get_option<int>(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, "getsockopt IPV6_UNICAST_HOPS")
+           : get_option<int>(fd, IPPROTO_IP, IP_TTL, "getsockopt IP_TTL");
+  settings.tos = static_cast<std::uint8_t>(tos & ~kEcnBits);
+  settings.hops = static_cast<std::uint8_t>(hops);
+}
+
+/// Of a number that 0 leaves as it is.
+void restore_number(int fd, int name, std::uint32_t value, const char* what) {
+  if (value != 0) set_option(fd, IPPROTO_TCP, name, value, what);
+}
+
+void restore_ip(int fd, bool ipv6, const SocketSettings& settings) {
+  const int tos = settings.tos, hops = settings.hops;
+  if (ipv6) {
+    set_option(fd, IPPROTO_IPV6, IPV6_TCLASS, tos, "setsockopt IPV6_TCLASS");
+    if (hops != 0)
+      set_option(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops, "setsockopt IPV6_UNICAST_HOPS");
+    return;
+  }
+  set_option(fd, IPPROTO_IP, IP_TOS, tos, "setsockopt IP_TOS");
+  if (hops != 0) set_option(fd, IPPROTO_IP, IP_TTL, hops, "setsockopt IP_TTL");
+}
+
+void restore_congestion(int fd, const std::string& name) {
+  if (name.empty()) return;
+  const auto length = static_cast<socklen_t>(name.size());
+  if (::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), length) < 0 && errno != ENOENT)
+    sys::check("setsockopt TCP_CONGESTION " + name, -1);
+}
+
+}  // namespace
+
+SocketSettings dump_settings(int fd, bool ipv6) {
+  SocketSettings settings;
+  settings.nodelay = number(fd, IPPROTO_TCP, TCP_NODELAY, "getsockopt TCP_NODELAY") != 0;
+  settings.cork = number(fd, IPPROTO_TCP, TCP_CORK, "getsockopt TCP_CORK") != 0;
+  settings.keepalive = number(fd, SOL_SOCKET, SO_KEEPALIVE, "getsockopt SO_KEEPALIVE") != 0;
+  const auto end = get_option<linger>(fd, SOL_SOCKET, SO_LINGER, "getsockopt SO_LINGER");
+  if (end.l_onoff != 0) settings.linger = static_cast<std::uint32_t>(end.l_linger);
+  settings.keep_idle = number(fd, IPPROTO_TCP, TCP_KEEPIDLE, "getsockopt TCP_KEEPIDLE");
+  settings.keep_interval = number(fd, IPPROTO_TCP, TCP_KEEPINTVL, "getsockopt TCP_KEEPINTVL");
+  settings.keep_count = number(fd, IPPROTO_TCP, TCP_KEEPCNT, "getsockopt TCP_KEEPCNT");
+  settings.user_timeout = number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, "getsockopt TCP_USER_TIMEOUT");
+  settings.notsent_lowat =
+      number(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, "getsockopt TCP_NOTSENT_LOWAT");
+  settings.priority = number(fd, SOL_SOCKET, SO_PRIORITY, "getsockopt SO_PRIORITY");
+  settings.mark = number(fd, SOL_SOCKET, SO_MARK, "getsockopt SO_MARK");
+  settings.congestion = dump_congestion(fd);
+  dump_ip(fd, ipv6, settings);
+  return settings;
+}
+
+void restore_settings(int fd, bool ipv6, const SocketSettings& settings) {
+  restore_ip(fd, ipv6, settings);  // IP_TOS sets the priority, too: first
+  set_option(fd, SOL_SOCKET, SO_PRIORITY, settings.priority, "setsockopt SO_PRIORITY");
+  set_option(fd, SOL_SOCKET, SO_MARK, settings.mark, "setsockopt SO_MARK");
+  restore_congestion(fd, settings.congestion);
+  restore_number(fd, TCP_KEEPIDLE, settings.keep_idle, "setsockopt TCP_KEEPIDLE");
+  restore_number(fd, TCP_KEEPINTVL, settings.keep_interval, "setsockopt TCP_KEEPINTVL");
+  restore_number(fd, TCP_KEEPCNT, settings.keep_count, "setsockopt TCP_KEEPCNT");
+  restore_number(fd, TCP_USER_TIMEOUT, settings.user_timeout, "setsockopt TCP_USER_TIMEOUT");
+  restore_number(fd, TCP_NOTSENT_LOWAT, settings.notsent_lowat, "setsockopt TCP_NOTSENT_LOWAT");
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, int{settings.keepalive}, "setsockopt SO_KEEPALIVE");
+  set_option(fd, IPPROTO_TCP, TCP_NODELAY, int{settings.nodelay}, "setsockopt TCP_NODELAY");
+  set_option(fd, IPPROTO_TCP, TCP_CORK, int{settings.cork}, "setsockopt TCP_CORK");
+  const linger end{settings.linger.has_value(), static_cast<int>(settings.linger.value_or(0))};
+  set_option(fd, SOL_SOCKET, SO_LINGER, end, "setsockopt SO_LINGER");
+}
+
+}  // namespace tcpmig::conn
