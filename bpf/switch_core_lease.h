@@ -141,9 +141,9 @@ static __noinline __u32 lease_end(const struct flow_key *key, const struct reque
 	if (flow_is_dead(settings, flow, owner, now))
 		return SW_GONE_LATE;
 	if (owner.is.owner != request->sender) /* what it refused has gone on to another one */
-		return generation_newer(owner.is.generation, request->generation) ?
-			       SW_GONE_LATE :
-			       SW_REFUSED_NOT_ENTITLED;
+		return generation_newer(owner.is.generation, request->generation)
+			   ? SW_GONE_LATE
+			   : SW_REFUSED_NOT_ENTITLED;
 	if (owner.is.generation != request->generation)
 		return SW_REFUSED_STALE;
 	return flow_close(flow, owner, now) ? SW_GONE : SW_GONE_LATE;
