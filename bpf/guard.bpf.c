@@ -105,8 +105,8 @@ static inline int without_socket(struct __sk_buff *skb, const struct node_settin
 		return TC_ACT_SHOT;
 	}
 	/* the end of a connection that may be on its way here: in order behind its data, or the child would never learn of it */
-	if (p->tcp_flags & TCP_RST && known.is.state && known.is.state != TOMB_ANNOUNCED &&
-	    known.is.state != TOMB_OPENING) {
+	if (p->tcp_flags & TCP_RST &&
+	    (known.is.state == TOMB_REFUSED || known.is.state == TOMB_ABORTED)) {
 		count(ND_GUARD_DROP);
 		return TC_ACT_SHOT;
 	}

@@ -24,8 +24,10 @@ using Deliver = std::function<void(std::span<const std::byte>)>;
 /// when it likes.
 /// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
 /// given to `deliver` (a TUN: sys::Tun); empty: to a raw socket, which needs CAP_NET_RAW and no more.
-/// What is not carried: the congestion window, the round-trip time, ts_recent (docs/kernel-notes.md).
-/// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error naming the step that failed; no packet has left then.
+/// What is not carried: the congestion window, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
+/// SocketSettings does not name (SO_RCVLOWAT, timeouts of its calls, TCP_LINGER2, fixed buffer sizes, ..).
+/// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error or std::runtime_error naming the step that failed; the
+/// connection is then closed without a packet, and may be resumed again.
 sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local = {},
                             const Deliver& deliver = {});
 

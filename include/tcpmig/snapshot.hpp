@@ -73,6 +73,7 @@ std::optional<TcpState> to_tcp_state(std::uint8_t number);
 
 /// What an application has set on its socket, as getsockopt() tells it.
 struct SocketSettings {
+  bool nonblocking = false;             ///< O_NONBLOCK
   bool nodelay = false;                 ///< TCP_NODELAY
   bool cork = false;                    ///< TCP_CORK
   bool keepalive = false;               ///< SO_KEEPALIVE

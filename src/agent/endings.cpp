@@ -34,8 +34,9 @@ std::uint32_t next_to_send(const abi::tombstone& tombstone, const sys::SocketInf
 }  // namespace
 
 bool Endings::end(const abi::flow_key& flow, const sys::SocketInfo& child, TimePoint now) {
+  const auto tombstone =
+      tombstones_.find(flow);  // before: afterwards the next transfer may be there
   if (!diag_.destroy(child)) return false;
-  const auto tombstone = tombstones_.find(flow);
   if (!tombstone || !child.tcp) return true;
   if (ended_.size() >= kMost) ended_.pop_front();
   ended_.push_back({.flow = flow,

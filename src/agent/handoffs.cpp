@@ -2,6 +2,7 @@
 #include "agent/handoffs.hpp"
 
 #include <arpa/inet.h>
+#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -83,6 +84,10 @@ std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
   } catch (const std::system_error& error) {
     if (fd) close_silently(std::move(fd));
     return Refusal{abi::REASON_KERNEL_REFUSED, static_cast<std::uint32_t>(error.code().value())};
+  } catch (const std::exception& error) {  // what this kernel cannot restore
+    spdlog::warn("{}: {}", client_of(arrival.flow).str(), error.what());
+    if (fd) close_silently(std::move(fd));
+    return Refusal{abi::REASON_KERNEL_REFUSED, ENOTSUP};
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "agent/held_packets.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace tcpmig::agent {
@@ -18,6 +19,14 @@ bool HeldPackets::add(const abi::flow_key& flow, Bytes packet, TimePoint now) {
   ++packets_;
   entry.packets.push_back(std::move(packet));
   return true;
+}
+
+bool HeldPackets::has_share(const abi::flow_key& flow, const Bytes& packet) const {
+  constexpr std::size_t kShare = 4;
+  const auto found = flows_.find(flow);
+  const std::size_t held = found == flows_.end() ? 0 : found->second.packets.size();
+  return held < std::max<std::size_t>(limits_.packets_per_flow / kShare, 1) &&
+         bytes_ + packet.size() <= limits_.bytes / kShare;
 }
 
 std::vector<Bytes> HeldPackets::take(const abi::flow_key& flow) {

@@ -18,6 +18,8 @@ class HeldPackets {
   };
   explicit HeldPackets(const Limits& limits) : limits_(limits) {}
 
+  /// Whether there is room for one that may be of no use any more: that of a connection that has ended has a share only.
+  [[nodiscard]] bool has_share(const abi::flow_key& flow, const Bytes& packet) const;
   /// False: no room; the packet is dropped (the client sends it again).
   bool add(const abi::flow_key& flow, Bytes packet, TimePoint now);
   /// Hands over what is held for a flow, oldest first.

@@ -123,7 +123,8 @@ void Service::on_packet(Bytes packet) {
     ++counters_.orphans_reset;
     return;
   }
-  if (held_.add(flow, std::move(packet), now))
+  const bool has_room = !confirmed || held_.has_share(flow, packet);
+  if (has_room && held_.add(flow, std::move(packet), now))
     ++counters_.held;
   else
     ++counters_.hold_full;
@@ -169,7 +170,7 @@ void Service::tick(TimePoint now) {
 /// A connection has ended here, and none has come after it: the kernel answers as TCP does. Else the client sends them again.
 void Service::expire(const HeldPackets::Expired& expired) {
   const auto tombstone = tombstones_.find(expired.flow);
-  if (!tombstone || tombstone->state != abi::TOMB_CONFIRMED) {
+  if (!tombstone || tombstone->state != abi::TOMB_CONFIRMED || openings_.has(expired.flow)) {
     counters_.hold_expired += expired.packets.size();
     return;
   }

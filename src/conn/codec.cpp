@@ -31,7 +31,8 @@ enum Present : std::uint16_t {
   kCork = 1024,
   kKeepalive = 2048,
   kLinger = 4096,
-  kAll = 8191,
+  kNonblocking = 8192,
+  kAll = 16383,
 };
 
 class Writer {
@@ -90,6 +91,7 @@ std::uint8_t family_of(const sys::Address& address) {
 
 unsigned flags_of(const SocketSettings& settings) {
   unsigned flags = 0;
+  if (settings.nonblocking) flags |= kNonblocking;
   if (settings.nodelay) flags |= kNodelay;
   if (settings.cork) flags |= kCork;
   if (settings.keepalive) flags |= kKeepalive;
@@ -187,6 +189,7 @@ std::string read_name(Reader& reader) {
 
 std::optional<SocketSettings> read_settings(Reader& reader, unsigned present) {
   SocketSettings settings;
+  settings.nonblocking = (present & kNonblocking) != 0;
   settings.nodelay = (present & kNodelay) != 0;
   settings.cork = (present & kCork) != 0;
   settings.keepalive = (present & kKeepalive) != 0;
@@ -223,6 +226,10 @@ void read_queues(Reader& reader, Snapshot& snapshot) {
 
 bool fits(const std::vector<std::byte>& queue) { return queue.size() <= kMaxQueueBytes; }
 
+bool is_name(const std::string& name) {
+  return name.size() < kNameSize && name.find('\0') == std::string::npos;
+}
+
 /// The peer has acknowledged our FIN, and so all that came before it.
 bool contradicts_state(const Snapshot& snapshot) {
   return snapshot.state == TcpState::kFinWait2 &&
@@ -240,8 +247,10 @@ void refuse_what_has_no_form(const Snapshot& snapshot) {
     throw std::invalid_argument("encode: sent is not [snd_una, snd_nxt)");
   if (snapshot.mapped && !snapshot.local.address.is_ipv4())
     throw std::invalid_argument("encode: mapped addresses are IPv4 addresses");
-  if (snapshot.settings && snapshot.settings->congestion.size() >= kNameSize)
+  if (snapshot.settings && !is_name(snapshot.settings->congestion))
     throw std::invalid_argument("encode: a congestion control's name has at most 15 characters");
+  if (!to_tcp_state(static_cast<std::uint8_t>(snapshot.state)))
+    throw std::invalid_argument("encode: a state that cannot be carried");
   if (contradicts_state(snapshot))
     throw std::invalid_argument("encode: in FIN_WAIT2 everything has been acknowledged");
 }

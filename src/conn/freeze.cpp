@@ -57,9 +57,19 @@ Dump dump_and_drain(int fd, std::vector<std::byte>& consumed, const FreezeKit& k
   throw Unsupported("data kept arriving at the locked socket");
 }
 
+/// -1: none, or a kernel that has none for TCP (before 6.9).
+int peek_offset(int fd) {
+  int offset = -1;
+  socklen_t length = sizeof(offset);
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &length) < 0) {
+    if (errno != EOPNOTSUPP) sys::check("getsockopt SO_PEEK_OFF", -1);
+    return -1;
+  }
+  return offset;
+}
+
 void refuse_what_only_the_socket_knows(int fd, const abi::tcp_dump& state) {
-  if (conn::get_option<int>(fd, SOL_SOCKET, SO_PEEK_OFF, "getsockopt SO_PEEK_OFF") >= 0)
-    throw Unsupported("the application peeks by SO_PEEK_OFF");
+  if (peek_offset(fd) >= 0) throw Unsupported("the application peeks by SO_PEEK_OFF");
   const bool in_flight = state.snd_una != state.write_seq;
   if (in_flight && conn::get_option<int>(fd, SOL_SOCKET, SO_ZEROCOPY, "getsockopt SO_ZEROCOPY"))
     throw Unsupported("the application sends without copying (SO_ZEROCOPY), and is not done");
@@ -140,8 +150,11 @@ struct FreezeAccess {
     Snapshot& snapshot = state->snapshot;
     add_send_queue(fd.get(), dump, snapshot);
     snapshot.settings = conn::dump_settings(fd.get(), !snapshot.local.address.is_ipv4());
-    snapshot.received = std::move(consumed);
-    snapshot.received.insert(snapshot.received.end(), waiting.begin(), waiting.end());
+    std::vector<std::byte> received;
+    received.reserve(consumed.size() + waiting.size());
+    received.insert(received.end(), consumed.begin(), consumed.end());
+    received.insert(received.end(), waiting.begin(), waiting.end());
+    snapshot.received = std::move(received);
     state->fd = std::move(fd);
     Frozen frozen;
     frozen.state_ = std::move(state);
@@ -159,7 +172,7 @@ std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<st
   std::string reason;
   try {
     return FreezeAccess::freeze(fd, consumed, kit, scope);
-  } catch (const std::runtime_error& error) {  // Unsupported, std::system_error
+  } catch (const std::exception& error) {  // Unsupported, std::system_error, std::bad_alloc
     reason = error.what();
   }
   return std::unexpected(FreezeRefused{std::move(fd), std::move(consumed), std::move(reason)});
@@ -185,7 +198,9 @@ std::uint64_t Frozen::cookie() const noexcept {
 std::vector<std::byte> Frozen::late_bytes() const {
   const int fd = state_->fd.get();
   if (!state_->repair) return conn::peek_received(fd);
-  auto all = conn::peek_queue(fd, conn::Queue::kReceive, conn::dump_queue_lengths(fd).received);
+  const std::size_t present = conn::dump_queue_lengths(fd).received;
+  if (present <= state_->in_socket) return {};
+  auto all = conn::peek_queue(fd, conn::Queue::kReceive, present);
   conn::hold_sending(fd);
   all.erase(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(state_->in_socket));
   return all;
@@ -202,9 +217,11 @@ bool Frozen::late_fin() const {
 void Frozen::commit() noexcept {
   if (!state_ || !state_->fd) return;
   const int on = TCP_REPAIR_ON;
-  ::setsockopt(state_->fd.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on));
+  if (state_->repair)  // and stays in it, its send queue selected
+    state_->repair->stay();
+  else
+    ::setsockopt(state_->fd.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on));
   state_->lock.keep();
-  if (state_->repair) state_->repair->stay();
   state_->fd.reset();
 }
 

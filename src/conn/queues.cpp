@@ -131,7 +131,11 @@ void restore_unsent(int fd, std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
   const std::uint32_t sent = queue_length(fd, SIOCOUTQ, "ioctl SIOCOUTQ");
   reserve_send_space(fd, sent + bytes.size());
+  // TCP_NOTSENT_LOWAT, the system's or the application's, lets no more in than it says
+  const int lowat = get_option<int>(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, "getsockopt NOTSENT_LOWAT");
+  set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, int{-1}, "setsockopt TCP_NOTSENT_LOWAT");
   send_all(fd, bytes, "send what was not sent");
+  set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, lowat, "setsockopt TCP_NOTSENT_LOWAT");
 }
 
 void restore_received(int fd, std::span<const std::byte> bytes) {

@@ -4,6 +4,7 @@
 #include <linux/bpf.h>  // the TCP states
 #include <linux/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -98,14 +99,55 @@ void deliver_end(const Snapshot& snapshot, const sys::Endpoint& here, const Deli
   conn::give_packets(snapshot.peer, here, std::as_bytes(std::span(&tcp, 1)), deliver);
 }
 
-/// Our own end, in the order in which the two ends came: it tells LAST_ACK from CLOSING.
-void restore_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
-                  const Deliver& deliver) {
-  const bool first = snapshot.state != TcpState::kLastAck;
-  const bool ours = snapshot.closed() && snapshot.state != TcpState::kFinWait2;
-  if (ours && first) shut_down(fd);
+/// The peer's FIN came before ours, if that has come: it tells LAST_ACK from CLOSING.
+bool peer_closed_first(const Snapshot& snapshot) {
+  return snapshot.state == TcpState::kCloseWait || snapshot.state == TcpState::kLastAck;
+}
+
+/// Whether our FIN is put back as sent already. It is where the peer has acknowledged it. And where it may have come to the peer behind more
+/// than the first window of a new connection takes (RFC 6928): the FIN would have to wait, and the peer's acknowledgements, which
+/// cover it, would be refused as of bytes that were never sent. If it was not sent it is lost, and sent again like any other.
+bool fin_counts_as_sent(const Snapshot& snapshot) {
+  constexpr std::size_t kFirstWindow = 8;  // segments; 10 in the kernel
+  if (snapshot.state == TcpState::kFinWait2) return true;
+  const std::size_t mss = std::max<std::size_t>(snapshot.mss, 536);
+  return snapshot.closed() && snapshot.unsent.empty() && snapshot.sent.size() > kFirstWindow * mss;
+}
+
+/// The packet that was made up is the only one that will ever say so.
+void require_taken(int fd, const Snapshot& snapshot) {
+  if (!needs_a_packet(snapshot)) return;
+  constexpr int kLooks =
+      200;  // a millisecond apart: it has been taken by the time deliver returns, but for a busy machine
+  for (int i = 0; i < kLooks; ++i) {
+    const auto info =
+        conn::get_option<::tcp_info>(fd, IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO");
+    const bool closed = info.tcpi_state != BPF_TCP_ESTABLISHED &&
+                        info.tcpi_state != BPF_TCP_FIN_WAIT1 &&
+                        info.tcpi_state != BPF_TCP_FIN_WAIT2;
+    if (closed || (!snapshot.peer_closed() && info.tcpi_state == BPF_TCP_FIN_WAIT2)) return;
+    ::usleep(1000);
+  }
+  throw std::runtime_error("the kernel has not taken the packet that ends the peer's direction");
+}
+
+/// In repair, the send queue selected.
+void restore_first_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
+                        const Deliver& deliver) {
+  if (peer_closed_first(snapshot)) {
+    deliver_end(snapshot, here, deliver);
+    require_taken(fd, snapshot);
+  }
+  if (fin_counts_as_sent(snapshot)) shut_down(fd);
+}
+
+/// Live.
+void restore_last_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
+                       const Deliver& deliver) {
+  if (snapshot.closed() && !fin_counts_as_sent(snapshot)) shut_down(fd);
+  if (peer_closed_first(snapshot)) return;
   deliver_end(snapshot, here, deliver);
-  if (ours && !first) shut_down(fd);
+  require_taken(fd, snapshot);
 }
 
 void end_silently(int fd) noexcept {
@@ -134,12 +176,11 @@ sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoin
   conn::restore_window(fd, snapshot);
   if (snapshot.settings)
     conn::restore_settings(fd, !snapshot.peer.address.is_ipv4(), *snapshot.settings);
-  // The send queue is selected: a FIN that the peer has acknowledged counts as sent, and is not sent.
-  if (snapshot.state == TcpState::kFinWait2) shut_down(fd);
+  restore_first_ends(fd, snapshot, here, give);
   try {
     go_live(fd, snapshot);
     conn::restore_unsent(fd, snapshot.unsent);
-    restore_ends(fd, snapshot, here, give);
+    restore_last_ends(fd, snapshot, here, give);
   } catch (...) {
     end_silently(fd);
     throw;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "conn/settings.hpp"
 
+#include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 
@@ -16,6 +17,11 @@ constexpr int kEcnBits = 3;  // RFC 3168, 5: the low two bits of the traffic cla
 
 std::uint32_t number(int fd, int level, int name, const char* what) {
   return static_cast<std::uint32_t>(get_option<int>(fd, level, name, what));
+}
+
+/// What is not set reads as the system's own, which may be more than an application may set: that is not known, then.
+std::uint32_t settable(std::uint32_t value, std::uint32_t most) {
+  return value <= most ? value : 0;
 }
 
 std::string dump_congestion(int fd) {
@@ -65,14 +71,18 @@ void restore_congestion(int fd, const std::string& name) {
 
 SocketSettings dump_settings(int fd, bool ipv6) {
   SocketSettings settings;
+  settings.nonblocking = (sys::check("fcntl F_GETFL", ::fcntl(fd, F_GETFL)) & O_NONBLOCK) != 0;
   settings.nodelay = number(fd, IPPROTO_TCP, TCP_NODELAY, "getsockopt TCP_NODELAY") != 0;
   settings.cork = number(fd, IPPROTO_TCP, TCP_CORK, "getsockopt TCP_CORK") != 0;
   settings.keepalive = number(fd, SOL_SOCKET, SO_KEEPALIVE, "getsockopt SO_KEEPALIVE") != 0;
   const auto end = get_option<linger>(fd, SOL_SOCKET, SO_LINGER, "getsockopt SO_LINGER");
   if (end.l_onoff != 0) settings.linger = static_cast<std::uint32_t>(end.l_linger);
-  settings.keep_idle = number(fd, IPPROTO_TCP, TCP_KEEPIDLE, "getsockopt TCP_KEEPIDLE");
-  settings.keep_interval = number(fd, IPPROTO_TCP, TCP_KEEPINTVL, "getsockopt TCP_KEEPINTVL");
-  settings.keep_count = number(fd, IPPROTO_TCP, TCP_KEEPCNT, "getsockopt TCP_KEEPCNT");
+  settings.keep_idle =
+      settable(number(fd, IPPROTO_TCP, TCP_KEEPIDLE, "getsockopt TCP_KEEPIDLE"), 32'767);
+  settings.keep_interval =
+      settable(number(fd, IPPROTO_TCP, TCP_KEEPINTVL, "getsockopt TCP_KEEPINTVL"), 32'767);
+  settings.keep_count =
+      settable(number(fd, IPPROTO_TCP, TCP_KEEPCNT, "getsockopt TCP_KEEPCNT"), 127);
   settings.user_timeout = number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, "getsockopt TCP_USER_TIMEOUT");
   settings.notsent_lowat =
       number(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, "getsockopt TCP_NOTSENT_LOWAT");
@@ -98,6 +108,8 @@ void restore_settings(int fd, bool ipv6, const SocketSettings& settings) {
   set_option(fd, IPPROTO_TCP, TCP_CORK, int{settings.cork}, "setsockopt TCP_CORK");
   const linger end{settings.linger.has_value(), static_cast<int>(settings.linger.value_or(0))};
   set_option(fd, SOL_SOCKET, SO_LINGER, end, "setsockopt SO_LINGER");
+  const int flags = sys::check("fcntl F_GETFL", ::fcntl(fd, F_GETFL));
+  if (settings.nonblocking) sys::check("fcntl F_SETFL", ::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
 }
 
 }  // namespace tcpmig::conn

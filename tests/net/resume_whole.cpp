@@ -90,6 +90,7 @@ class Moved {
     CHECK(snapshot.received == to_server_);
     CHECK(snapshot.unsent.empty() == !queues_.unsent);
     CHECK(snapshot.sent.empty() == !queues_.unacknowledged);
+    if (deaf_ && state_ != TcpState::kClosing) deaf_->keep();  // the freeze has taken its place
     deaf_.reset();
     UniqueFd resumed = resume_at_b(world_, snapshot);
     frozen.commit();
@@ -321,6 +322,7 @@ TEST_CASE("resume: what is corked stays back until it is let go") {
   const UniqueFd resumed = resume_at_b(world, frozen.snapshot());
   frozen.commit();
   CHECK(get(resumed, IPPROTO_TCP, TCP_CORK) == 1);
+  CHECK(bytes_waiting(pair.client.get()) == 0);
   send_all(resumed.get(), bytes_of("and the rest"));
   set(resumed, IPPROTO_TCP, TCP_CORK, 0);
   CHECK(receive_exactly(pair.client.get(), 25) == bytes_of("half a line, and the rest"));
@@ -416,4 +418,67 @@ TEST_CASE("resume: a snapshot that contradicts itself is refused before anything
   Snapshot families = snapshot;
   families.peer.address = tcpmig::sys::Address::parse("2001:db8::1").value();
   refused(families);
+}
+
+TEST_CASE("resume: a FIN that came to the peer behind more than a first window is not waited for") {
+  if (cannot_run_here()) return;
+  World world;
+  const FreezeKit kit(options(true));
+  for (const bool sack : {true, false})
+    for (const auto state : {TcpState::kFinWait1, TcpState::kLastAck, TcpState::kClosing}) {
+      CAPTURE(sack, to_string(state));
+      world.set_offer({.sack = sack});
+      world.route_to(world.a);
+      Pair pair = connect_pair(world, world.a, Family::kIpv4);
+      limit_waiting(pair.client.get());
+      REQUIRE(talk(pair.client.get(), pair.server.get(), 1'000'000));  // the window grows
+      if (state == TcpState::kLastAck) {
+        REQUIRE(::shutdown(pair.client.get(), SHUT_WR) == 0);
+        wait_until("the client's FIN", [&] { return state_of(pair.server) == BPF_TCP_CLOSE_WAIT; });
+      }
+      auto deaf = std::make_optional<tcpmig::conn::SocketLock>(
+          state == TcpState::kClosing ? pair.client.get() : pair.server.get(), -1);
+      const Bytes all = pattern(45'000);
+      send_all(pair.server.get(), all);
+      wait_until("all is sent", [&] { return info_of(pair.server.get()).tcpi_notsent_bytes == 0; });
+      REQUIRE(::shutdown(pair.server.get(), SHUT_WR) == 0);
+      if (state == TcpState::kClosing) {
+        REQUIRE(::shutdown(pair.client.get(), SHUT_WR) == 0);
+        wait_until("CLOSING", [&] { return state_of(pair.server) == BPF_TCP_CLOSING; });
+      } else {
+        wait_until("the end", [&] { return bytes_waiting(pair.client.get()) == all.size(); });
+      }
+      Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
+      REQUIRE(frozen.snapshot().sent.size() == all.size());
+      REQUIRE(frozen.snapshot().state == state);
+      if (state != TcpState::kClosing) deaf->keep();  // the freeze has taken its place
+      deaf.reset();
+      const UniqueFd resumed = resume_at_b(world, frozen.snapshot());
+      frozen.commit();
+      CHECK(read_to_end(pair.client.get()) == all);
+      const auto done = [&] {
+        const std::uint8_t now = state_of(resumed);
+        return now == BPF_TCP_FIN_WAIT2 || now == BPF_TCP_CLOSE || now == BPF_TCP_TIME_WAIT;
+      };
+      wait_until("everything is acknowledged", done);
+    }
+}
+
+TEST_CASE("resume: what was not sent comes back whatever TCP_NOTSENT_LOWAT says") {
+  if (cannot_run_here()) return;
+  World world;
+  const FreezeKit kit(options(true));
+  Pair pair = connect_pair(world, world.a, Family::kIpv4);
+  limit_waiting(pair.client.get());
+  pace(pair.server);
+  Bytes all = pattern(200'000);
+  send_all(pair.server.get(), all);
+  set(pair.server, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 4'096);
+  REQUIRE(info_of(pair.server.get()).tcpi_notsent_bytes > 100'000);
+  Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
+  CHECK(frozen.snapshot().unsent.size() > 100'000);
+  const UniqueFd resumed = resume_at_b(world, frozen.snapshot());
+  frozen.commit();
+  CHECK(get(resumed, IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 4'096);
+  CHECK(receive_exactly(pair.client.get(), all.size()) == all);
 }

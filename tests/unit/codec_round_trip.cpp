@@ -45,7 +45,8 @@ Snapshot full() {
   snapshot.sack = true;
   snapshot.ecn = true;
   snapshot.state = TcpState::kClosing;
-  snapshot.settings = SocketSettings{.nodelay = true,
+  snapshot.settings = SocketSettings{.nonblocking = true,
+                                     .nodelay = true,
                                      .cork = true,
                                      .keepalive = true,
                                      .linger = 10,
@@ -116,7 +117,7 @@ TEST_CASE("the layout is the one that is documented") {
   const auto at = [&](std::size_t offset, std::initializer_list<int> expected) {
     return std::ranges::equal(std::span(encoded).subspan(offset, expected.size()), bytes(expected));
   };
-  CHECK(at(0, {'T', 'C', 'P', 'S', 2, 6, 0x1f, 0x7f}));
+  CHECK(at(0, {'T', 'C', 'P', 'S', 2, 6, 0x3f, 0x7f}));
   CHECK(at(8, {0x20, 0x01, 0x0d, 0xb8}));
   CHECK(at(40, {0x01, 0xbb, 0xd4, 0x31}));
   CHECK(at(44, {0xff, 0xff, 0xff, 0xf0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1}));
@@ -144,15 +145,15 @@ TEST_CASE("each error") {
   CHECK(error_of(changed(4, 1)) == DecodeError::kVersion);
   CHECK(error_of(changed(5, 4)) == DecodeError::kField);  // addresses are IPv6
   CHECK(error_of(changed(5, 5)) == DecodeError::kField);
-  CHECK(error_of(changed(6, 0x3f)) == DecodeError::kField);     // unknown flag
+  CHECK(error_of(changed(6, 0x7f)) == DecodeError::kField);     // unknown flag
   CHECK(error_of(changed(7, 127 - 1)) == DecodeError::kField);  // no window, but its bytes
   CHECK(error_of(changed(7, 127 - 2)) == DecodeError::kField);  // no scale, but its bytes
   CHECK(error_of(changed(7, 127 - 4)) == DecodeError::kField);  // ts_recent without timestamps
   CHECK(error_of(changed(7, 127 - 8)) == DecodeError::kField);  // no ts_recent, but its bytes
   CHECK(error_of(changed(62, 15)) == DecodeError::kField);
   CHECK(error_of(changed(63, 15)) == DecodeError::kField);
-  CHECK(error_of(changed(6, 0x0f)) == DecodeError::kField);  // no linger, but its bytes
-  CHECK(error_of(changed(6, 0x1e)) == DecodeError::kField);  // no settings, but their bytes
+  CHECK(error_of(changed(6, 0x2f)) == DecodeError::kField);  // no linger, but its bytes
+  CHECK(error_of(changed(6, 0x3e)) == DecodeError::kField);  // no settings, but their bytes
   CHECK(error_of(changed(7, 0xff)) == DecodeError::kField);  // mapped, and IPv6
   for (const int state : {0, 2, 3, 6, 7, 10, 12}) {
     CAPTURE(state);
