@@ -72,12 +72,12 @@ TEST_CASE("agent: a client that is never opened gets its RST in the end", "[agen
     std::vector<Sent> answers;
     REQUIRE(sys_test::holds_within(5s, [&] {
       world.send_segment(client, kNext, 70'000, kAck | kPsh, "anybody?");
-      for (Sent& sent : world.sent()) answers.push_back(std::move(sent));
+      for (Sent& sent : world.sent())  // more than one may still come to the client before
+        if (sent.to == client) answers.push_back(std::move(sent));
       return !answers.empty();
     }));
     CHECK(std::chrono::steady_clock::now() - start >= 500ms);
     CHECK((answers[0].flags & kRst) != 0);
-    CHECK(answers[0].to == client);
     CHECK(answers[0].seq == 70'000);
   }
   CHECK(world.counter("orphans_reset") >= 2);
