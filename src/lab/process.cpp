@@ -174,8 +174,10 @@ std::optional<ProcessId> identify(pid_t pid) {
 bool is_alive(const ProcessId& process) {
   const auto now = identify(process.pid);
   if (!now || now->start_time != process.start_time) return false;
-  // a program that was rebuilt or removed meanwhile reads "PATH (deleted)"
-  return now->program == process.program || now->program == process.program + " (deleted)";
+  // One that is on its way out has given up its memory, and its program's name with it, but not yet its files and locks. A program
+  // that was rebuilt or removed meanwhile reads "PATH (deleted)".
+  return now->program.empty() || now->program == process.program ||
+         now->program == process.program + " (deleted)";
 }
 
 std::vector<ProcessId> processes_in(const std::string& netns) {
