@@ -147,6 +147,17 @@ Answered ask(const TestLab& lab, const std::string& method, unsigned id, bool ip
   return answered;
 }
 
+/// A thread that goes on until `over`: told so and waited for, whatever is thrown.
+struct Joined {
+  std::atomic<bool>& over;
+  std::thread& thread;
+  void end() const {
+    over = true;
+    if (thread.joinable()) thread.join();
+  }
+  ~Joined() { end(); }
+};
+
 void kill_agent(const TestLab& lab, const std::string& node) {
   const auto process = lab::identify(lab.role_pid(node)).value();
   ::kill(process.pid, SIGKILL);
@@ -239,6 +250,7 @@ TEST_CASE("agents killed at any moment: no request runs twice, none is answered 
       if (!answered.error.empty()) errors.insert(answered.error);
     }
   });
+  const Joined joined{over, clients};  // also where a role does not come back
   for (int kill = 0; kill < 6; ++kill) {
     const std::string victim = kill % 2 != 0 ? "server1" : "server2";
     const unsigned before = asked;
@@ -246,8 +258,7 @@ TEST_CASE("agents killed at any moment: no request runs twice, none is answered 
     kill_agent(lab, victim);
     lab.restart_role(victim);
   }
-  over = true;
-  clients.join();
+  joined.end();
   for (const std::string& error : errors) FAIL_CHECK(error);
   CHECK(runs.most("POST") == 1);  // a GET may go to another server on mere silence
   CHECK(answered_twice == 0);

@@ -228,8 +228,10 @@ TEST_CASE("agent: what it cannot send, or give to the kernel, is counted", "[age
     netlink.add_route({sys_test::prefix("0.0.0.0/0"), sys_test::address("10.77.0.1")});
   }
   const Endpoint client = client4(9730);
-  world.send_segment(client, kNext, 70'000, kAck);
-  REQUIRE(world.reaches("held", 1));
+  REQUIRE(sys_test::holds_within(5s, [&] {  // the link may take a moment
+    world.send_segment(client, kNext, 70'000, kAck);
+    return world.counter("held") >= 1;
+  }));
   set_link(world, "tcpmig0", false);
   const UniqueFd connection = open_one(world, listener, client);  // then what was held is given
   CHECK(world.reaches("tun_full", 1));
