@@ -151,8 +151,25 @@ class Session : public std::enable_shared_from_this<Session> {
       if (!co_await empty(pipe, static_cast<std::size_t>(taken), to)) co_return false;
       count += static_cast<std::uint64_t>(taken);
     }
+    co_await established(to);
     ::shutdown(to.native_handle(), SHUT_WR);
     co_return true;
+  }
+
+  /// A socket that TCP Fast Open has made takes data before the client's ACK has come, but the kernel ignores a shutdown until then (net/ipv4/tcp.c,
+  /// tcp_shutdown): the client would never see the end. The state does not last: the kernel ends it when its SYN-ACK is not answered.
+  static asio::awaitable<void> established(Descriptor& socket) {
+    constexpr std::chrono::milliseconds kPause{2};
+    asio::steady_timer timer(socket.get_executor());
+    for (;;) {
+      ::tcp_info info{};
+      socklen_t length = sizeof info;
+      if (::getsockopt(socket.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &length) < 0 ||
+          info.tcpi_state != TCP_SYN_RECV)
+        co_return;
+      timer.expires_after(kPause);
+      co_await timer.async_wait(asio::use_awaitable);
+    }
   }
 
   static asio::awaitable<bool> empty(const Pipe& pipe, std::size_t left, Descriptor& to) {
