@@ -246,7 +246,7 @@ void RawClient::take(const Segment& segment) {
   if (segment.has(kSyn)) {
     const bool first = !syn_ack_.has(kSyn);
     syn_ack_ = segment;
-    if (!first) return;
+    if (!first) return answer_repeated_syn_ack(segment);
     rcv_nxt_ = segment.seq + 1;
     timestamps_ = shape_.timestamps && segment.timestamps;
     scaled_ = shape_.wscale && segment.wscale;
@@ -264,6 +264,12 @@ void RawClient::take(const Segment& segment) {
     if (ahead(edge, right_edge_) > 0) right_edge_ = edge;
   }
   if (segment.length() > 0) take_data(segment);
+}
+
+void RawClient::answer_repeated_syn_ack(const Segment& segment) {
+  if (!acknowledges || ahead(rcv_nxt_, segment.seq) <= 1) return;
+  if (segment.timestamps) ts_recent_ = segment.timestamps->first;
+  send_ack();
 }
 
 void RawClient::take_data(const Segment& segment) {

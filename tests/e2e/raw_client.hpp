@@ -127,6 +127,9 @@ class RawClient {
  private:
   friend class RawNetwork;
   void take(const Segment& segment);
+  /// Where data has come already (RFC 9293, 3.10.7.4). The kernel needs it: the child of TCP Fast Open refuses an ACK that echoes its data's timestamp rather
+  /// than its SYN-ACK's (net/ipv4/tcp_minisocks.c, tcp_check_req, tsecr_reject).
+  void answer_repeated_syn_ack(const Segment& segment);
   void take_data(const Segment& segment);
   [[nodiscard]] Segment next_segment(std::uint32_t seq, std::uint8_t flags) const;
 

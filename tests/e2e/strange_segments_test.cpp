@@ -109,7 +109,9 @@ TEST_CASE(
       client.take_syn_data();
       if (i % 2 != 0) client.send_ack();
       CHECK(is_file(client.receive(), world.small));
-      CHECK(client.wait_for_end());
+      const bool ended = client.wait_for_end();
+      INFO(i << '\n' << client.seen_text());
+      CHECK(ended);
       CHECK(client.close());
     }
   const std::string reason = "the connection is not established (SYN_RECV)";
