@@ -3,7 +3,6 @@
 // what counts is that some test expects the name: of a counter its JSON name, quoted; of a reason its constant.
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -45,13 +44,6 @@ const Names kReasons{
 #undef X
 };
 
-/// What no test brings about, and why.
-const std::map<std::string, std::string> kOutOfReach{
-    {"late_bytes", "a leak of the lock, some 6 in 60,000: tests/net/freeze_fire.cpp"},
-    {"captures_without_transfer",
-     "a segment in the microseconds between the last look and the end of the lock"},
-};
-
 std::string sources_of(const Names& layers) {
   std::string all;
   for (const std::string& layer : layers)
@@ -81,10 +73,7 @@ void check_reached(const Names& names, const Names& layers, bool quoted) {
     INFO(name);
     const bool reached =
         quoted ? text.find('"' + name + '"') != std::string::npos : has_word(text, name);
-    if (kOutOfReach.contains(name))
-      CHECK_FALSE(reached);  // then the excuse is to go
-    else
-      CHECK(reached);
+    CHECK(reached);
   }
 }
 
