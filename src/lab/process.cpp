@@ -79,6 +79,7 @@ std::string read_text(const std::filesystem::path& path) {
 struct Stat {
   char state = 0;
   pid_t parent = 0;
+  long threads = 0;
   std::uint64_t start_time = 0;
 };
 
@@ -92,9 +93,14 @@ std::optional<Stat> read_stat(pid_t pid) {
   Stat stat;
   std::string skipped;
   fields >> stat.state >> stat.parent;
-  for (int field = 5; field < 22; ++field) fields >> skipped;
-  fields >> stat.start_time;
+  for (int field = 5; field < 20; ++field) fields >> skipped;
+  fields >> stat.threads >> skipped >> stat.start_time;
   return fields ? std::optional(stat) : std::nullopt;
+}
+
+/// The first thread of a process may be a zombie long before the last one has ended, and with it the process's files and locks.
+bool has_ended(const Stat& stat) {
+  return stat.state == 'X' || (stat.state == 'Z' && stat.threads <= 1);
 }
 
 std::set<pid_t> self_and_ancestors() {
@@ -164,7 +170,7 @@ std::optional<int> poll_exit(pid_t child) {
 
 std::optional<ProcessId> identify(pid_t pid) {
   const auto stat = read_stat(pid);
-  if (!stat || stat->state == 'Z' || stat->state == 'X') return {};
+  if (!stat || has_ended(*stat)) return {};
   std::error_code error;
   const auto program =
       std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe", error);

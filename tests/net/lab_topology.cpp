@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 // The lab's network without any role: plan, namespaces, routes, offloads, removal.
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <fstream>
+#include <thread>
 
 #include "catch.hpp"
 #include "lab/generate.hpp"
@@ -170,6 +173,27 @@ TEST_CASE("lab: offloads are changed for xdp only, and only at the switch's peer
     CHECK((features.find("\ntx-checksumming: off") != std::string::npos) == expected);
     CHECK((features.find("\ngeneric-receive-offload: on") != std::string::npos) == expected);
   }
+}
+
+TEST_CASE("lab: a process lives until its last thread has ended") {
+  const pid_t child = ::fork();
+  if (child == 0) {  // its first thread ends, another one stays
+    std::thread([] { ::pause(); }).detach();
+    ::syscall(SYS_exit, 0);
+  }
+  const std::string stat = "/proc/" + std::to_string(child) + "/stat";
+  const auto is_zombie = [&] {
+    std::string text;
+    std::getline(std::ifstream(stat), text);
+    return text.find(") Z ") != std::string::npos;
+  };
+  REQUIRE(lab::wait_until(10s, is_zombie));
+  const auto process = lab::identify(child);
+  REQUIRE(process);
+  CHECK(lab::is_alive(*process));
+  ::kill(child, SIGKILL);
+  CHECK(lab::wait_until(10s, [&] { return !lab::is_alive(*process); }));
+  CHECK(lab::poll_exit(child) == 128 + SIGKILL);
 }
 
 TEST_CASE("lab: processes are named by pid, start and program, and ended with a deadline") {
