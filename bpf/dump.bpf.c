@@ -65,6 +65,8 @@ static __always_inline void dump_sequence(struct tcp_sock *tp, struct tcp_dump *
 	out->snd_nxt = tp->snd_nxt;
 	out->write_seq = tp->write_seq;
 	out->packets_out = tp->packets_out;
+	out->snd_cwnd = tp->snd_cwnd;
+	out->snd_ssthresh = tp->snd_ssthresh;
 }
 
 static __always_inline void dump_window(struct tcp_sock *tp, struct tcp_dump *out)

@@ -60,6 +60,7 @@ struct tcp_sock {
 	__u32 tsoffset;
 	__u32 srtt_us; /* smoothed round-trip time in microseconds, times 8 */
 	__u32 packets_out;
+	__u32 snd_cwnd, snd_ssthresh; /* segments */
 	struct tcp_options_received rx_opt;
 	__u8 repair : 1;
 	__u8 tcp_usec_ts : 1; /* Linux 6.7 */

@@ -145,15 +145,16 @@ struct tcp_dump {
 	__u8 repair;
 	__u8 refused;  /* enum dump_refusal bits: what cannot be carried */
 	__u32 packets_out;
+	__u32 snd_cwnd, snd_ssthresh; /* segments */
 	struct ip_address local, peer; /* IPv4 v4-mapped, also that of an AF_INET6 socket */
 	__be16 local_port, peer_port;
 	__u8 ipv6_socket; /* AF_INET6, whatever it talks */
 	__u8 pad[3];
 };
-TCPMIG_ASSERT_SIZE(struct tcp_dump, 112);
+TCPMIG_ASSERT_SIZE(struct tcp_dump, 120);
 
 enum dump_refusal {
-	DUMP_OUT_OF_ORDER = 1, /* out-of-order queue not empty (not fatal: the client sends it again) */
+	DUMP_OUT_OF_ORDER = 1, /* something has come after a gap: a request is moved all the same (the client sends that again) */
 	DUMP_URGENT = 2,
 	DUMP_ULP = 4,          /* kTLS and friends */
 	DUMP_MPTCP = 8,

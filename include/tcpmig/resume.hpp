@@ -2,11 +2,13 @@
 #pragma once
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <tcpmig/snapshot.hpp>
 #include "sys/unique_fd.hpp"
@@ -16,6 +18,29 @@ namespace tcpmig {
 /// Gives one whole IP packet to this kernel as if it had been received.
 using Deliver = std::function<void(std::span<const std::byte>)>;
 
+/// The BPF program that repair_resume() can work with, loaded once for a process: it gives the new socket the congestion window and the slow
+/// start threshold of the old one (Snapshot::snd_cwnd, snd_ssthresh), so that a long transfer does not start slowly again. Linux 6.4 or newer, with
+/// CAP_NET_ADMIN and CAP_BPF in the first user namespace. As long as a kit lives the kernel knows one congestion control more ("tcpmig_" and
+/// eight digits), which nobody is given but, for a moment, the sockets that are resumed.
+class ResumeKit {
+ public:
+  ResumeKit();
+  ~ResumeKit();
+  ResumeKit(const ResumeKit&) = delete;
+  ResumeKit& operator=(const ResumeKit&) = delete;
+
+  [[nodiscard]] bool has_congestion_program() const noexcept;
+  /// What is missing and what that costs, one sentence each; empty = everything works.
+  [[nodiscard]] const std::vector<std::string>& warnings() const noexcept;
+
+  /// Used by repair_resume(): both numbers to a connected socket; which congestion control it uses stays. Nothing without the program.
+  void restore_congestion(int fd, const Snapshot& snapshot) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 /// Repair resume: a new socket that goes on with `snapshot` by TCP_REPAIR (any kernel >= 4.8 that has it): every state, the bytes of all
 /// queues, the settings. `local` replaces snapshot.local (NAT on the way; of the same family). Needs CAP_NET_ADMIN in the user namespace of
 /// the network namespace. The local address need not be on an interface: a local route to it is enough (IP_FREEBIND,
@@ -24,12 +49,12 @@ using Deliver = std::function<void(std::span<const std::byte>)>;
 /// when it likes.
 /// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
 /// given to `deliver` (a TUN: sys::Tun); empty: to a raw socket, which needs CAP_NET_RAW and no more.
-/// What is not carried: the congestion window, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
+/// What is not carried: the congestion window without a kit, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
 /// SocketSettings does not name (SO_RCVLOWAT, timeouts of its calls, TCP_LINGER2, fixed buffer sizes, ..).
 /// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error or std::runtime_error naming the step that failed; the
 /// connection is then closed without a packet, and may be resumed again.
 sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local = {},
-                            const Deliver& deliver = {});
+                            const Deliver& deliver = {}, const ResumeKit* kit = nullptr);
 
 /// Hands a descriptor over a connected Unix socket (SCM_RIGHTS), with `note` (at most 4096 bytes) as the message.
 void send_descriptor(int unix_socket, int fd, std::string_view note);

@@ -88,6 +88,12 @@ struct SocketSettings {
   std::uint8_t hops = 0;       ///< IP_TTL or IPV6_UNICAST_HOPS
   std::uint32_t priority = 0;  ///< SO_PRIORITY
   std::uint32_t mark = 0;      ///< SO_MARK
+  std::uint32_t send_buffer =
+      0;  ///< SO_SNDBUF, bytes as getsockopt() says: with the kernel's own overhead
+  std::uint32_t receive_buffer = 0;  ///< SO_RCVBUF, likewise
+  bool send_buffer_fixed =
+      false;  ///< the application has set it: the kernel does not tune it (SO_BUF_LOCK, Linux 5.14)
+  bool receive_buffer_fixed = false;
   std::string
       congestion;  ///< TCP_CONGESTION: "cubic", ..; at most 15 characters; empty: the system's own
   bool operator==(const SocketSettings&) const = default;
@@ -116,7 +122,10 @@ struct Snapshot {
   std::optional<Timestamps> timestamps;
   bool sack = false;
   bool ecn = false;
-  std::uint32_t srtt_us = 0;  ///< smoothed round-trip time, microseconds; 0 = not known
+  std::uint32_t srtt_us = 0;   ///< smoothed round-trip time, microseconds; 0 = not known
+  std::uint32_t snd_cwnd = 0;  ///< congestion window, segments (RFC 5681); 0 = not known
+  std::uint32_t snd_ssthresh =
+      0;  ///< slow start threshold, segments; 0 = not known, 2^31 - 1 = nothing was lost yet
   std::optional<SocketSettings>
       settings;  ///< nullopt: not carried, the new socket has the system's own
 

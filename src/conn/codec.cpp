@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <concepts>
+#include <limits>
 #include <stdexcept>
 
 #include <tcpmig/codec.hpp>
@@ -13,7 +14,7 @@ namespace {
 
 constexpr std::uint32_t kMagic = 0x54435053;  // "TCPS"
 constexpr std::uint8_t kVersion = 2;
-constexpr std::size_t kHeaderSize = 160;
+constexpr std::size_t kHeaderSize = 176;
 constexpr std::size_t kNameSize = 16;  // TCP_CA_NAME_MAX, the zero at its end included
 constexpr std::uint8_t kMaxScale = 14;
 
@@ -32,7 +33,9 @@ enum Present : std::uint16_t {
   kKeepalive = 2048,
   kLinger = 4096,
   kNonblocking = 8192,
-  kAll = 16383,
+  kSendBufferFixed = 16384,
+  kReceiveBufferFixed = 32768,
+  kAll = 65535,
 };
 
 class Writer {
@@ -92,6 +95,8 @@ std::uint8_t family_of(const sys::Address& address) {
 unsigned flags_of(const SocketSettings& settings) {
   unsigned flags = 0;
   if (settings.nonblocking) flags |= kNonblocking;
+  if (settings.send_buffer_fixed) flags |= kSendBufferFixed;
+  if (settings.receive_buffer_fixed) flags |= kReceiveBufferFixed;
   if (settings.nodelay) flags |= kNodelay;
   if (settings.cork) flags |= kCork;
   if (settings.keepalive) flags |= kKeepalive;
@@ -169,7 +174,7 @@ void write_settings(Writer& writer, const SocketSettings& settings) {
   for (const std::uint32_t field :
        {settings.linger.value_or(0), settings.keep_idle, settings.keep_interval,
         settings.keep_count, settings.user_timeout, settings.notsent_lowat, settings.priority,
-        settings.mark})
+        settings.mark, settings.send_buffer, settings.receive_buffer})
     writer.number(field);
   std::array<char, kNameSize> name{};
   settings.congestion.copy(name.data(), kNameSize - 1);
@@ -193,14 +198,16 @@ std::optional<SocketSettings> read_settings(Reader& reader, unsigned present) {
   settings.nodelay = (present & kNodelay) != 0;
   settings.cork = (present & kCork) != 0;
   settings.keepalive = (present & kKeepalive) != 0;
+  settings.send_buffer_fixed = (present & kSendBufferFixed) != 0;
+  settings.receive_buffer_fixed = (present & kReceiveBufferFixed) != 0;
   settings.tos = reader.number<std::uint8_t>();
   settings.hops = reader.number<std::uint8_t>();
   reader.require(reader.number<std::uint8_t>() == 0, DecodeError::kField);
   const auto linger = reader.number<std::uint32_t>();
   settings.linger = only_if(reader, present, kLinger, linger);
-  for (std::uint32_t* field :
-       {&settings.keep_idle, &settings.keep_interval, &settings.keep_count, &settings.user_timeout,
-        &settings.notsent_lowat, &settings.priority, &settings.mark})
+  for (std::uint32_t* field : {&settings.keep_idle, &settings.keep_interval, &settings.keep_count,
+                               &settings.user_timeout, &settings.notsent_lowat, &settings.priority,
+                               &settings.mark, &settings.send_buffer, &settings.receive_buffer})
     *field = reader.number<std::uint32_t>();
   settings.congestion = read_name(reader);
   return only_if(reader, present, kSettings, settings);
@@ -302,6 +309,8 @@ std::vector<std::byte> encode(const Snapshot& snapshot) {
   write_window(writer, snapshot.window.value_or(RepairWindow{}));
   writer.number(static_cast<std::uint8_t>(snapshot.state));
   write_settings(writer, snapshot.settings.value_or(SocketSettings{}));
+  writer.number(snapshot.snd_cwnd);
+  writer.number(snapshot.snd_ssthresh);
   for (const auto* queue : {&snapshot.received, &snapshot.sent, &snapshot.unsent})
     writer.number(static_cast<std::uint32_t>(queue->size()));
   for (const auto* queue : {&snapshot.received, &snapshot.sent, &snapshot.unsent})
@@ -316,7 +325,7 @@ std::expected<Snapshot, DecodeError> decode(std::span<const std::byte> bytes) {
   reader.require(reader.number<std::uint8_t>() == kVersion, DecodeError::kVersion);
   const auto family = reader.number<std::uint8_t>();
   const auto present = reader.number<std::uint16_t>();
-  reader.require((present & ~unsigned{kAll}) == 0, DecodeError::kField);
+  static_assert(kAll == std::numeric_limits<decltype(present)>::max());  // each bit has a meaning
   snapshot.local.address = read_address(reader);
   snapshot.peer.address = read_address(reader);
   reader.require(family == family_of(snapshot.local.address), DecodeError::kField);
@@ -344,6 +353,8 @@ std::expected<Snapshot, DecodeError> decode(std::span<const std::byte> bytes) {
   reader.require(!snapshot.mapped || snapshot.local.address.is_ipv4(), DecodeError::kField);
   snapshot.state = read_state(reader);
   snapshot.settings = read_settings(reader, present);
+  snapshot.snd_cwnd = reader.number<std::uint32_t>();
+  snapshot.snd_ssthresh = reader.number<std::uint32_t>();
   read_queues(reader, snapshot);
   reader.require(!contradicts_state(snapshot), DecodeError::kField);
   reader.require(reader.at_end(), DecodeError::kTrailing);

@@ -116,6 +116,9 @@ std::optional<std::string> refusal(const abi::tcp_dump& state, Scope scope) {
     if ((state.refused & reason.bit) != 0) return reason.text;
   if (state.repair != 0) return "the socket is in repair mode already";
   if (scope == Scope::kRequest) return more_than_a_request(state);
+  if ((state.refused & abi::DUMP_OUT_OF_ORDER) != 0)
+    return "data of the peer has come out of order; what it says after the gap is not carried: try "
+           "again when the gap is filled";
   if (!to_tcp_state(state.state))
     return "a connection in state " + state_name(state.state) + " cannot be carried";
   return std::nullopt;
@@ -145,6 +148,8 @@ Snapshot to_snapshot(const Dump& dump, std::vector<std::byte> received) {
   snapshot.sack = (state.options & abi::WIRE_OPT_SACK) != 0;
   snapshot.ecn = (state.options & abi::WIRE_OPT_ECN) != 0;
   snapshot.srtt_us = state.srtt_us;
+  snapshot.snd_cwnd = state.snd_cwnd;
+  snapshot.snd_ssthresh = state.snd_ssthresh;
   return snapshot;
 }
 

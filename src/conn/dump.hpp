@@ -22,8 +22,8 @@ struct Dump {
 /// One getsockopt, answered by bpf/dump.bpf.c. nullopt: this socket is not in the program's cgroup
 /// (it was made before the process entered), or is not TCP.
 std::optional<Dump> dump_by_program(int fd);
-/// The plain recipe: TCP_REPAIR and a dozen system calls. What it cannot see: MD5 keys, an empty
-/// out-of-order queue, accurate ECN, and urgent data with SO_OOBINLINE. Not in repair before and
+/// The plain recipe: TCP_REPAIR and a dozen system calls. What it cannot see: MD5 keys, data
+/// after a gap while other data waits to be read, accurate ECN, and urgent data with SO_OOBINLINE. Not in repair before and
 /// after.
 Dump dump_by_repair(int fd);
 

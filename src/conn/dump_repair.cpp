@@ -2,6 +2,7 @@
 // The plain recipe of a dump: what libsoccr (CRIU) reads, in its order.
 #include <arpa/inet.h>
 #include <linux/bpf.h>
+#include <linux/sock_diag.h>  // SO_MEMINFO
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -43,6 +44,16 @@ bool has_ulp(int fd) {
   return ::getsockopt(fd, IPPROTO_TCP, TCP_ULP, name.data(), &length) == 0 && length > 0;
 }
 
+/// Memory is charged for what has come (net/core/sock.c, sk_get_meminfo), and nothing of it can be read: it came after a gap. Where something can be
+/// read as well it is not known; a FIN, after which nothing comes, is charged too.
+bool has_gap(int fd, const abi::tcp_dump& state) {
+  if (peer_closed(state) || state.copied_seq != state.rcv_nxt) return false;
+  std::array<std::uint32_t, SK_MEMINFO_VARS> memory{};
+  socklen_t length = sizeof memory;
+  return ::getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory.data(), &length) == 0 &&
+         memory[SK_MEMINFO_RMEM_ALLOC] != 0;
+}
+
 std::uint8_t refusals(int fd) {
   unsigned refused = 0;
   if (has_ulp(fd)) refused |= abi::DUMP_ULP;
@@ -56,6 +67,8 @@ void dump_info(int fd, abi::tcp_dump& state) {
   state.state = info.tcpi_state;
   state.srtt_us = info.tcpi_rtt;
   state.packets_out = info.tcpi_unacked;
+  state.snd_cwnd = info.tcpi_snd_cwnd;
+  state.snd_ssthresh = info.tcpi_snd_ssthresh;
   const NegotiatedOptions options = dump_options(info);
   state.options = options.mask;
   state.snd_wscale = options.wscale.snd;
@@ -122,6 +135,7 @@ Dump dump_by_repair(int fd) {
   // A FIN that has slipped in between would count as a byte: the state belongs to the numbers.
   if (const std::uint8_t before = std::exchange(state.state, dump_state(fd)); before != state.state)
     dump_sequence(fd, state);
+  if (has_gap(fd, state)) state.refused |= abi::DUMP_OUT_OF_ORDER;
   dump_window_into(fd, state);
   state.mss_clamp = dump_mss(fd);
   if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0) state.tsval_now = dump_tsval(fd);

@@ -160,7 +160,7 @@ void end_silently(int fd) noexcept {
 }  // namespace
 
 sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local,
-                            const Deliver& deliver) {
+                            const Deliver& deliver, const ResumeKit* kit) {
   const sys::Endpoint here = local.value_or(snapshot.local);
   refuse_what_contradicts_itself(snapshot, here);
   const Deliver give = deliver || !needs_a_packet(snapshot)
@@ -176,10 +176,13 @@ sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoin
   conn::restore_window(fd, snapshot);
   if (snapshot.settings)
     conn::restore_settings(fd, !snapshot.peer.address.is_ipv4(), *snapshot.settings);
+  if (kit != nullptr)  // after the algorithm has been chosen: some begin with numbers of their own
+    kit->restore_congestion(fd, snapshot);
   restore_first_ends(fd, snapshot, here, give);
   try {
     go_live(fd, snapshot);
     conn::restore_unsent(fd, snapshot.unsent);
+    if (snapshot.settings) conn::restore_buffers(fd, *snapshot.settings);
     restore_last_ends(fd, snapshot, here, give);
   } catch (...) {
     end_silently(fd);

@@ -2,11 +2,15 @@
 #include "conn/settings.hpp"
 
 #include <fcntl.h>
+#include <linux/socket.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <limits>
 
 #include "conn/socket_option.hpp"
 
@@ -41,6 +45,23 @@ void dump_ip(int fd, bool ipv6, SocketSettings& settings) {
            : get_option<int>(fd, IPPROTO_IP, IP_TTL, "getsockopt IP_TTL");
   settings.tos = static_cast<std::uint8_t>(tos & ~kEcnBits);
   settings.hops = static_cast<std::uint8_t>(hops);
+}
+
+void dump_buffers(int fd, SocketSettings& settings) {
+  settings.send_buffer = number(fd, SOL_SOCKET, SO_SNDBUF, "getsockopt SO_SNDBUF");
+  settings.receive_buffer = number(fd, SOL_SOCKET, SO_RCVBUF, "getsockopt SO_RCVBUF");
+  int fixed = 0;
+  socklen_t length = sizeof(fixed);
+  ::getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &fixed, &length);  // absent before Linux 5.14
+  settings.send_buffer_fixed = (fixed & SOCK_SNDBUF_LOCK) != 0;
+  settings.receive_buffer_fixed = (fixed & SOCK_RCVBUF_LOCK) != 0;
+}
+
+/// The kernel doubles what it is given (net/core/sock.c, __sock_set_rcvbuf).
+void restore_buffer(int fd, int name, std::uint32_t size, const char* what) {
+  constexpr std::uint32_t kMost = std::numeric_limits<int>::max();
+  if (size != 0)
+    set_option(fd, SOL_SOCKET, name, static_cast<int>(std::min(size, kMost) / 2), what);
 }
 
 /// Of a number that 0 leaves as it is.
@@ -90,7 +111,16 @@ SocketSettings dump_settings(int fd, bool ipv6) {
   settings.mark = number(fd, SOL_SOCKET, SO_MARK, "getsockopt SO_MARK");
   settings.congestion = dump_congestion(fd);
   dump_ip(fd, ipv6, settings);
+  dump_buffers(fd, settings);
   return settings;
+}
+
+void restore_buffers(int fd, const SocketSettings& settings) {
+  restore_buffer(fd, SO_SNDBUFFORCE, settings.send_buffer, "setsockopt SO_SNDBUFFORCE");
+  restore_buffer(fd, SO_RCVBUFFORCE, settings.receive_buffer, "setsockopt SO_RCVBUFFORCE");
+  const int fixed = (settings.send_buffer_fixed ? SOCK_SNDBUF_LOCK : 0) |
+                    (settings.receive_buffer_fixed ? SOCK_RCVBUF_LOCK : 0);
+  ::setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &fixed, sizeof(fixed));  // absent before Linux 5.14
 }
 
 void restore_settings(int fd, bool ipv6, const SocketSettings& settings) {

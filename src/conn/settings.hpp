@@ -9,5 +9,8 @@ SocketSettings dump_settings(int fd, bool ipv6);
 /// After the sent bytes are in the queue and before the unsent ones: TCP_CORK holds back what follows it, TCP_NODELAY sends what is there. A
 /// congestion control that this system has not stays the system's own.
 void restore_settings(int fd, bool ipv6, const SocketSettings& settings);
+/// The sizes of the buffers, and whether the kernel tunes them. Last, for the queues may want more (restore_received, ..) than a peer that goes on sending,
+/// or an application that goes on writing, shall have: a connection that moves over and over would grow with each move.
+void restore_buffers(int fd, const SocketSettings& settings);
 
 }  // namespace tcpmig::conn

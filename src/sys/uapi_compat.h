@@ -7,6 +7,9 @@
 /* Linux 6.6, include/uapi/linux/bpf.h: enum bpf_attach_type */
 enum { TCPMIG_BPF_TCX_INGRESS = 46, TCPMIG_BPF_TCX_EGRESS = 47 };
 
+/* Linux 6.4: a congestion control (struct_ops) that is registered by a link, and so goes with the last descriptor: flag of its map, attach type of the link */
+enum { TCPMIG_BPF_F_LINK = 1 << 13, TCPMIG_BPF_STRUCT_OPS = 44 };
+
 /* Linux 6.6: the part of union bpf_attr that BPF_LINK_CREATE reads for TCX */
 struct tcpmig_bpf_link_create_tcx {
   uint32_t prog_fd;

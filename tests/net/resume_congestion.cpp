@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+// The congestion window of a connection that goes on elsewhere, and that nothing of the program behind it is left.
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <optional>
+
+#include <tcpmig/codec.hpp>
+#include <tcpmig/freeze.hpp>
+#include <tcpmig/resume.hpp>
+
+#include "catch.hpp"
+#include "conn/socket_option.hpp"
+#include "conn_world.hpp"
+
+using namespace conn_test;
+using tcpmig::FreezeKit;
+using tcpmig::Frozen;
+using tcpmig::ResumeKit;
+using tcpmig::Scope;
+using tcpmig::Snapshot;
+using tcpmig::sys::UniqueFd;
+
+namespace {
+
+constexpr unsigned kFirstWindow = 10;  // of a new connection, segments (RFC 6928)
+
+/// Prints why this kernel cannot, and returns true.
+bool cannot_restore(const ResumeKit& kit) {
+  if (kit.has_congestion_program()) return false;
+  WARN("skipped: " + kit.warnings().at(0));
+  return true;
+}
+
+std::string available() {
+  std::string names;
+  std::getline(std::ifstream("/proc/sys/net/ipv4/tcp_available_congestion_control"), names);
+  return names;
+}
+
+std::string algorithm_of(int fd) {
+  char name[16]{};
+  socklen_t length = sizeof name;
+  tcpmig::sys::check("getsockopt", ::getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length));
+  return name;
+}
+
+/// Its server has sent enough for its window to have grown.
+Pair grown_pair(World& world, const std::string& algorithm) {
+  Pair pair = connect_pair(world, world.a, Family::kIpv4);
+  const int fd = pair.server.get();
+  tcpmig::sys::check("setsockopt", ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, algorithm.data(),
+                                                static_cast<socklen_t>(algorithm.size())));
+  const Bytes much = pattern(4'000'000);
+  REQUIRE(carry(fd, pair.client.get(), much) == much);
+  wait_until("acknowledgements", [&] { return info_of(fd).tcpi_unacked == 0; });
+  REQUIRE(info_of(fd).tcpi_snd_cwnd > 2 * kFirstWindow);
+  return pair;
+}
+
+Snapshot moved_out(UniqueFd fd, bool by_program) {
+  const FreezeKit kit(
+      {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false});
+  Frozen frozen = tcpmig::freeze(std::move(fd), {}, kit, Scope::kWhole);
+  Snapshot snapshot = tcpmig::decode(tcpmig::encode(frozen.snapshot())).value();
+  frozen.commit();
+  return snapshot;
+}
+
+UniqueFd resume_at(World& world, const Snapshot& snapshot, const ResumeKit* kit) {
+  world.route_to(world.b);
+  const auto in = world.b.enter();
+  return tcpmig::repair_resume(snapshot, {}, {}, kit);
+}
+
+}  // namespace
+
+TEST_CASE("the congestion window and the slow start threshold go along with a kit") {
+  if (cannot_run_here()) return;
+  const ResumeKit kit;
+  if (cannot_restore(kit)) return;
+  for (const bool by_program : {true, false})
+    for (const std::string algorithm : {"cubic", "reno"}) {
+      CAPTURE(by_program, algorithm);
+      World world;
+      Pair pair = grown_pair(world, algorithm);
+      const auto before = info_of(pair.server.get());
+      Snapshot snapshot = moved_out(std::move(pair.server), by_program);
+      CHECK(snapshot.snd_cwnd == before.tcpi_snd_cwnd);
+      CHECK(snapshot.snd_ssthresh == before.tcpi_snd_ssthresh);
+      snapshot.snd_ssthresh = 77;
+      pair.server = resume_at(world, snapshot, &kit);
+      const auto after = info_of(pair.server.get());
+      CHECK(after.tcpi_snd_cwnd == before.tcpi_snd_cwnd);
+      CHECK(after.tcpi_snd_ssthresh == 77);
+      CHECK(algorithm_of(pair.server.get()) == algorithm);
+      CHECK(talk(pair.client.get(), pair.server.get(), 500'000));
+    }
+}
+
+TEST_CASE("without a kit, or without a known window, a resumed connection starts slowly") {
+  if (cannot_run_here()) return;
+  const ResumeKit kit;
+  for (const bool known : {true, false}) {
+    CAPTURE(known);
+    World world;
+    Pair pair = grown_pair(world, "cubic");
+    Snapshot snapshot = moved_out(std::move(pair.server), true);
+    if (!known) snapshot.snd_cwnd = 0;
+    pair.server = resume_at(world, snapshot, known ? nullptr : &kit);
+    CHECK(info_of(pair.server.get()).tcpi_snd_cwnd == kFirstWindow);
+    CHECK(talk(pair.client.get(), pair.server.get(), 500'000));
+  }
+}
+
+TEST_CASE("a snapshot that asks for an absurd congestion window gets a large one") {
+  if (cannot_run_here()) return;
+  const ResumeKit kit;
+  if (cannot_restore(kit)) return;
+  World world;
+  Pair pair = grown_pair(world, "cubic");
+  Snapshot snapshot = moved_out(std::move(pair.server), true);
+  snapshot.snd_cwnd = snapshot.snd_ssthresh = 0xffff'ffff;
+  pair.server = resume_at(world, snapshot, &kit);
+  CHECK(info_of(pair.server.get()).tcpi_snd_cwnd == 1U << 20);
+  CHECK(talk(pair.client.get(), pair.server.get(), 500'000));
+}
+
+TEST_CASE("a kit's congestion control goes with it, and with its process") {
+  if (cannot_run_here()) return;
+  std::optional<ResumeKit> kit(std::in_place);
+  if (cannot_restore(*kit)) return;
+  const auto count = [] {
+    const std::string names = available();
+    int found = 0;
+    for (auto at = names.find("tcpmig_"); at != std::string::npos;
+         at = names.find("tcpmig_", at + 1))
+      ++found;
+    return found;
+  };
+  const int with_one = count();
+  REQUIRE(with_one > 0);
+  int pipe[2];
+  REQUIRE(::pipe(pipe) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const ResumeKit own;
+    static_cast<void>(!::write(pipe[1], "x", 1));
+    ::pause();
+    ::_exit(0);
+  }
+  char byte = 0;
+  CHECK(::read(pipe[0], &byte, 1) == 1);
+  CHECK(count() == with_one + 1);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  wait_until("the end of the killed process's", [&] { return count() == with_one; });
+  kit.reset();
+  wait_until("the end of ours", [&] { return count() == with_one - 1; });
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+}
