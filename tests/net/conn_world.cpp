@@ -82,6 +82,16 @@ void link_up(const Namespace& client, const Namespace& server, const std::string
       {.destination = prefix("2001:db8:c::1/128"), .gateway = address("fd91:" + number + "::1")});
 }
 
+/// That to B is the narrower one: there or not, there is no moment without a route.
+std::array<Route, 2> routes_to_a() {
+  return {Route{.destination = prefix("192.0.2.10/31"), .gateway = address("10.91.1.2")},
+          Route{.destination = prefix("2001:db8::10/127"), .gateway = address("fd91:1::2")}};
+}
+std::array<Route, 2> routes_to_b() {
+  return {Route{.destination = prefix("192.0.2.10/32"), .gateway = address("10.91.2.2")},
+          Route{.destination = prefix("2001:db8::10/128"), .gateway = address("fd91:2::2")}};
+}
+
 void set_timeouts(int fd) {
   const timeval timeout{.tv_sec = std::chrono::seconds(kDeadline).count(), .tv_usec = 0};
   check("setsockopt SO_RCVTIMEO",
@@ -122,7 +132,9 @@ World::World() : client("client"), a("a"), b("b") {
   }
   link_up(client, a, "ca", "1");
   link_up(client, b, "cb", "2");
-  route_to(a);
+  const auto in = client.enter();
+  Netlink netlink;
+  for (const Route& route : routes_to_a()) netlink.add_route(route);
 }
 
 void World::set_offer(const Offer& offer) const {
@@ -132,18 +144,13 @@ void World::set_offer(const Offer& offer) const {
 }
 
 void World::route_to(const Namespace& server) {
-  const std::string to = &server == &a ? "1" : "2";
-  const std::string other = &server == &a ? "2" : "1";
   const auto in = client.enter();
   Netlink netlink;
-  netlink.remove_route(
-      {.destination = prefix("192.0.2.10/32"), .gateway = address("10.91." + other + ".2")});
-  netlink.remove_route(
-      {.destination = prefix("2001:db8::10/128"), .gateway = address("fd91:" + other + "::2")});
-  netlink.add_route(
-      {.destination = prefix("192.0.2.10/32"), .gateway = address("10.91." + to + ".2")});
-  netlink.add_route(
-      {.destination = prefix("2001:db8::10/128"), .gateway = address("fd91:" + to + "::2")});
+  for (const Route& route : routes_to_b())
+    if (&server == &b)
+      netlink.add_route(route);
+    else
+      netlink.remove_route(route);
 }
 
 Endpoint service(Family family) {
