@@ -12,7 +12,7 @@
 #include <vector>
 
 #include <tcpmig/snapshot.hpp>
-#include "sys/unique_fd.hpp"
+#include <tcpmig/unique_fd.hpp>
 
 namespace tcpmig {
 
@@ -104,10 +104,10 @@ class Frozen {
   /// The end of the connection here, without a packet: TCP_REPAIR on, lock kept, close. Never throws.
   void commit() noexcept;
   /// Gives the connection back, unlocked, with the descriptor. The captured segments (given by the caller, in order) are put back
-  /// through `inject` (a function that gives one whole IP packet to the kernel as if received; see sys::Tun). Segments of other
+  /// through `inject` (a function that gives one whole IP packet to the kernel as if received; a TUN device, or raw_delivery() of resume.hpp). Segments of other
   /// sockets (cookie), and damaged ones, are left out. What inject does not deliver the client sends again; it must not throw.
-  sys::UniqueFd thaw(std::span<const CapturedSegment> captured,
-                     const std::function<void(std::span<const std::byte>)>& inject);
+  UniqueFd thaw(std::span<const CapturedSegment> captured,
+                const std::function<void(std::span<const std::byte>)>& inject);
 
  private:
   friend struct FreezeAccess;
@@ -121,16 +121,16 @@ class Frozen {
 /// of SO_ZEROCOPY that are not acknowledged. What has come out of order is not carried: the peer sends it again. `consumed`: bytes the caller has read and that the new owner shall read again; what is still
 /// in the socket follows it. Throws Unsupported or std::system_error; then the connection is unlocked and `fd` is closed by its owner: so
 /// use try_freeze where the connection must survive.
-Frozen freeze(sys::UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit,
+Frozen freeze(UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit,
               Scope scope = Scope::kRequest);
 
 /// The same without losing anything on refusal: the descriptor, the bytes consumed so far and the reason come back.
 struct FreezeRefused {
-  sys::UniqueFd fd;
+  UniqueFd fd;
   std::vector<std::byte> consumed;
   std::string reason;
 };
-std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<std::byte> consumed,
+std::expected<Frozen, FreezeRefused> try_freeze(UniqueFd fd, std::vector<std::byte> consumed,
                                                 const FreezeKit& kit,
                                                 Scope scope = Scope::kRequest);
 

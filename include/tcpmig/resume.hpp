@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <tcpmig/snapshot.hpp>
-#include "sys/unique_fd.hpp"
+#include <tcpmig/unique_fd.hpp>
 
 namespace tcpmig {
 
@@ -50,15 +50,15 @@ class ResumeKit {
 /// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
 /// given to `deliver` (a TUN: sys::Tun); empty: to a raw socket, which needs CAP_NET_RAW and no more.
 /// What is not carried: the congestion window without a kit, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
-/// SocketSettings does not name (SO_RCVLOWAT, timeouts of its calls, TCP_LINGER2, fixed buffer sizes, ..).
+/// SocketSettings does not name (SO_RCVLOWAT, timeouts of its calls, TCP_LINGER2, ..).
 /// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error or std::runtime_error naming the step that failed; the
 /// connection is then closed without a packet, and may be resumed again.
-sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local = {},
-                            const Deliver& deliver = {}, const ResumeKit* kit = nullptr);
+UniqueFd repair_resume(const Snapshot& snapshot, std::optional<Endpoint> local = {},
+                       const Deliver& deliver = {}, const ResumeKit* kit = nullptr);
 
 /// Hands a descriptor over a connected Unix socket (SCM_RIGHTS), with `note` (at most 4096 bytes) as the message.
 void send_descriptor(int unix_socket, int fd, std::string_view note);
 /// The counterpart: nullopt on an orderly end of the peer.
-std::optional<std::pair<sys::UniqueFd, std::string>> receive_descriptor(int unix_socket);
+std::optional<std::pair<UniqueFd, std::string>> receive_descriptor(int unix_socket);
 
 }  // namespace tcpmig

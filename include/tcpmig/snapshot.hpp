@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "sys/address.hpp"
+#include <tcpmig/address.hpp>
 
 namespace tcpmig {
 
@@ -101,8 +101,8 @@ struct SocketSettings {
 
 /// A connection as a plain value: all that is needed to go on with it elsewhere. Lives in memory, in a file or on the wire (codec.hpp).
 struct Snapshot {
-  sys::Endpoint local;  ///< this end as its kernel sees it
-  sys::Endpoint peer;
+  Endpoint local;  ///< this end as its kernel sees it
+  Endpoint peer;
   bool mapped =
       false;  ///< an AF_INET6 socket that talks IPv4: its application sees v4-mapped addresses
 

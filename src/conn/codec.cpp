@@ -9,6 +9,8 @@
 
 #include <tcpmig/codec.hpp>
 
+#include "sys/address.hpp"
+
 namespace tcpmig {
 namespace {
 

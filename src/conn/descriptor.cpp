@@ -10,6 +10,7 @@
 #include <tcpmig/resume.hpp>
 
 #include "sys/check.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace tcpmig {
 namespace {

@@ -9,6 +9,7 @@
 #include <tcpmig/snapshot.hpp>
 
 #include "shared/node_maps.h"
+#include "sys/address.hpp"
 
 namespace tcpmig::conn {
 

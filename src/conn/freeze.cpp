@@ -18,6 +18,7 @@
 #include "conn/settings.hpp"
 #include "conn/socket_lock.hpp"
 #include "conn/socket_option.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace tcpmig {
 

@@ -2,6 +2,8 @@
 #pragma once
 #include <tcpmig/resume.hpp>
 
+#include "sys/address.hpp"
+
 namespace tcpmig::conn {
 
 /// Gives packets for a local address to this kernel by a raw socket: they leave by the loopback device and come back as received, whatever

@@ -23,6 +23,7 @@
 #include "conn/timestamps.hpp"
 #include "conn/window.hpp"
 #include "sys/sock_diag.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace tcpmig {
 namespace {

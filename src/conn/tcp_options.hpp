@@ -4,6 +4,8 @@
 
 #include <tcpmig/snapshot.hpp>
 
+#include "sys/address.hpp"
+
 struct tcp_info;
 
 namespace tcpmig::conn {

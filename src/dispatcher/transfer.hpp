@@ -15,6 +15,7 @@
 
 #include "control/transfer_machine.hpp"
 #include "dispatcher/worker.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace tcpmig::dispatcher {
 

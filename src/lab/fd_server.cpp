@@ -18,6 +18,7 @@
 #include "sys/address.hpp"
 #include "sys/check.hpp"
 #include "sys/errors.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace tcpmig::lab {
 namespace {

@@ -7,7 +7,7 @@
 #include <charconv>
 #include <cstring>
 
-namespace tcpmig::sys {
+namespace tcpmig {
 namespace {
 
 constexpr std::array<std::uint8_t, 12> kMapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -159,4 +159,4 @@ std::string Endpoint::str() const {
   return (address.is_ipv4() ? host : "[" + host + "]") + ":" + std::to_string(port);
 }
 
-}  // namespace tcpmig::sys
+}  // namespace tcpmig

@@ -5,6 +5,7 @@
 #include <tcpmig/codec.hpp>
 
 #include "catch.hpp"
+#include "sys/address.hpp"
 
 using tcpmig::decode;
 using tcpmig::DecodeError;

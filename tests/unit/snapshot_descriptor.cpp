@@ -11,6 +11,7 @@
 #include <tcpmig/resume.hpp>
 
 #include "catch.hpp"
+#include "sys/unique_fd.hpp"
 
 using tcpmig::receive_descriptor;
 using tcpmig::send_descriptor;
