@@ -105,7 +105,8 @@ class Frozen {
   void commit() noexcept;
   /// Gives the connection back, unlocked, with the descriptor. The captured segments (given by the caller, in order) are put back
   /// through `inject` (a function that gives one whole IP packet to the kernel as if received; a TUN device, or raw_delivery() of resume.hpp). Segments of other
-  /// sockets (cookie), and damaged ones, are left out. What inject does not deliver the client sends again; it must not throw.
+  /// sockets (cookie), and damaged ones, are left out. What inject does not deliver the client sends again; what it throws (std::exception) counts as that.
+  /// May be called once, and not after commit().
   UniqueFd thaw(std::span<const CapturedSegment> captured,
                 const std::function<void(std::span<const std::byte>)>& inject);
 
@@ -129,9 +130,15 @@ struct FreezeRefused {
   UniqueFd fd;
   std::vector<std::byte> consumed;
   std::string reason;
+  int error = 0;  ///< errno: EOPNOTSUPP for Unsupported, else what the system call said
 };
 std::expected<Frozen, FreezeRefused> try_freeze(UniqueFd fd, std::vector<std::byte> consumed,
                                                 const FreezeKit& kit,
                                                 Scope scope = Scope::kRequest);
+
+/// Waits until no packet can slip past the lock any more (an RCU grace period, membarrier(2): some 10 ms), and where one has (6 of 60,000 freezes of
+/// busy connections) freezes anew: then the snapshot is final, and late_bytes() and late_fin() have nothing to say. Refused: the
+/// connection is thawed, nothing is lost.
+std::expected<Frozen, FreezeRefused> settle(Frozen frozen, const FreezeKit& kit);
 
 }  // namespace tcpmig

@@ -18,6 +18,11 @@ namespace tcpmig {
 /// Gives one whole IP packet to this kernel as if it had been received.
 using Deliver = std::function<void(std::span<const std::byte>)>;
 
+/// For packets to `local`, by a raw socket of the calling thread's network namespace: they leave by the loopback device and come back as
+/// received, whatever their source (the route that they left by is kept: no reverse path filter, no check for martians). Needs CAP_NET_RAW.
+/// Throws std::system_error, and so does what it returns.
+Deliver raw_delivery(const Endpoint& local);
+
 /// The BPF program that repair_resume() can work with, loaded once for a process: it gives the new socket the congestion window and the slow
 /// start threshold of the old one (Snapshot::snd_cwnd, snd_ssthresh), so that a long transfer does not start slowly again. Linux 6.4 or newer, with
 /// CAP_NET_ADMIN and CAP_BPF in the first user namespace. As long as a kit lives the kernel knows one congestion control more ("tcpmig_" and
@@ -48,7 +53,7 @@ class ResumeKit {
 /// peer may have more to say (bytes that it has not acknowledged) it is asked by a window probe; else one pure ACK may be sent by the kernel
 /// when it likes.
 /// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
-/// given to `deliver` (a TUN: sys::Tun); empty: to a raw socket, which needs CAP_NET_RAW and no more.
+/// given to `deliver` (a TUN device, say); empty: to raw_delivery().
 /// What is not carried: the congestion window without a kit, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
 /// SocketSettings does not name (SO_RCVLOWAT, timeouts of its calls, TCP_LINGER2, ..).
 /// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error or std::runtime_error naming the step that failed; the

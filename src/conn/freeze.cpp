@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include <linux/bpf.h>
+#include <linux/membarrier.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include <tcpmig/freeze.hpp>
@@ -121,6 +127,20 @@ struct FreezeAccess {
                                   : freeze_request(fd, consumed, kit);
   }
 
+  /// Of `received`, what a second freeze would not find in the socket.
+  static std::vector<std::byte> consumed_of(const Frozen& frozen) {
+    std::vector<std::byte> consumed = frozen.snapshot().received;
+    consumed.resize(consumed.size() - frozen.state_->in_socket);
+    return consumed;
+  }
+
+  /// The lock is off for a moment, so that the socket is dumped as a whole again.
+  static std::expected<Frozen, FreezeRefused> freeze_again(Frozen& frozen, const FreezeKit& kit) {
+    const Scope scope = frozen.state_->repair ? Scope::kWhole : Scope::kRequest;
+    std::vector<std::byte> consumed = consumed_of(frozen);
+    return try_freeze(frozen.thaw({}, {}), std::move(consumed), kit, scope);
+  }
+
  private:
   static Frozen freeze_request(sys::UniqueFd& fd, std::vector<std::byte>& consumed,
                                const FreezeKit& kit) {
@@ -171,12 +191,56 @@ Frozen freeze(sys::UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit
 std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<std::byte> consumed,
                                                 const FreezeKit& kit, Scope scope) {
   std::string reason;
+  int code = EIO;
   try {
     return FreezeAccess::freeze(fd, consumed, kit, scope);
-  } catch (const std::exception& error) {  // Unsupported, std::system_error, std::bad_alloc
+  } catch (const Unsupported& error) {
+    reason = error.what();
+    code = EOPNOTSUPP;
+  } catch (const std::system_error& error) {
+    reason = error.what();
+    code = error.code().value();
+  } catch (const std::bad_alloc&) {
+    reason = "out of memory";
+    code = ENOMEM;
+  } catch (const std::exception& error) {
     reason = error.what();
   }
-  return std::unexpected(FreezeRefused{std::move(fd), std::move(consumed), std::move(reason)});
+  return std::unexpected(
+      FreezeRefused{std::move(fd), std::move(consumed), std::move(reason), code});
+}
+
+namespace {
+
+/// kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is synchronize_rcu(). Where there is none (CPUs in nohz_full mode): far
+/// longer than any softirq.
+void wait_for_grace_period() {
+  if (::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0) ::usleep(200'000);
+}
+
+}  // namespace
+
+std::expected<Frozen, FreezeRefused> settle(Frozen frozen, const FreezeKit& kit) {
+  std::string reason = "packets kept slipping past the lock";
+  int code = EBUSY;
+  try {
+    for (int round = 0; round < kRounds; ++round) {
+      wait_for_grace_period();
+      if (frozen.late_bytes().empty() && !frozen.late_fin()) return frozen;
+      auto again = FreezeAccess::freeze_again(frozen, kit);
+      if (!again) return again;
+      frozen = std::move(*again);
+    }
+  } catch (const std::system_error& error) {
+    reason = error.what();
+    code = error.code().value();
+  } catch (const std::exception& error) {
+    reason = error.what();
+    code = EIO;
+  }
+  std::vector<std::byte> consumed = FreezeAccess::consumed_of(frozen);
+  return std::unexpected(
+      FreezeRefused{frozen.thaw({}, {}), std::move(consumed), std::move(reason), code});
 }
 
 Frozen::Frozen() = default;
@@ -231,11 +295,14 @@ sys::UniqueFd Frozen::thaw(std::span<const CapturedSegment> captured,
   const std::uint64_t own = cookie();
   state_->repair.reset();
   state_->lock.open();
-  for (const CapturedSegment& segment : captured) {
-    const Snapshot& snapshot = state_->snapshot;
-    if (segment.cookie != 0 && segment.cookie != own) continue;
-    if (!conn::is_intact(snapshot.peer, snapshot.local, segment.bytes)) continue;
-    conn::give_packets(snapshot.peer, snapshot.local, segment.bytes, inject);
+  const Snapshot& snapshot = state_->snapshot;
+  try {
+    for (const CapturedSegment& segment : captured) {
+      if (segment.cookie != 0 && segment.cookie != own) continue;
+      if (!conn::is_intact(snapshot.peer, snapshot.local, segment.bytes)) continue;
+      conn::give_packets(snapshot.peer, snapshot.local, segment.bytes, inject);
+    }
+  } catch (const std::exception&) {  // the peer sends it again; the descriptor must not be lost
   }
   return std::move(state_->fd);
 }
