@@ -5,7 +5,6 @@
 
 #include <cstdarg>
 #include <cstdio>
-#include <stdexcept>
 
 #include "sys/bpf.hpp"
 #include "sys/check.hpp"
@@ -40,16 +39,7 @@ bool is_kept(const bpf_map* map) { return !bpf_map__is_internal(map) && bpf_map_
 
 }  // namespace
 
-int possible_cpus() { return check_errno("count CPUs", libbpf_num_possible_cpus()); }
-
 void route_libbpf_log() { libbpf_set_print(log_from_libbpf); }
-
-bpf_map_info map_info(int map_fd) {
-  bpf_map_info info{};
-  std::uint32_t length = sizeof info;
-  check_errno("ask for BPF map info", bpf_obj_get_info_by_fd(map_fd, &info, &length));
-  return info;
-}
 
 void adopt_pinned_maps(bpf_object* object, const PinDirectory& pins) {
   bpf_map* map = nullptr;
@@ -76,17 +66,6 @@ void pin_maps(bpf_object* object, const PinDirectory& pins) {
     const auto pinned = pins.open(name);
     if (!pinned || map_info(pinned->get()).id != map_info(fd).id) pins.pin(fd, name);
   }
-}
-
-std::uint32_t detail::check_map_layout(int map_fd, std::size_t key_size, std::size_t value_size) {
-  const bpf_map_info info = map_info(map_fd);
-  const bool per_cpu = info.type == BPF_MAP_TYPE_PERCPU_HASH ||
-                       info.type == BPF_MAP_TYPE_PERCPU_ARRAY ||
-                       info.type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
-  if (per_cpu || info.key_size != key_size || info.value_size != value_size)
-    throw std::logic_error("map " + std::string(info.name) +
-                           " holds other keys or values than asked for");
-  return info.max_entries;
 }
 
 }  // namespace tcpmig::sys
