@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""The examples, built from an installation and run on two hosts, with a client that checks every byte."""
+import array
+import os
+import socket
+import struct
+import sys
+import time
+import unittest
+
+from support import SIGNAL_MOVE, DEADLINE, Hosts, PackageTest, receive, run
+
+SERVICE = {"4": "192.0.2.10", "6": "2001:db8::10"}
+CONTROL = ("10.92.2.2", 7000)
+
+
+class Echo(PackageTest):
+    def serve(self, program, family="4", mode="", command=None):
+        """Both processes and a client that has talked to the first."""
+        self.hosts = Hosts(self, self.installation, mode)
+        program = self.installation.example(program)
+        nat = mode == "nat"
+        self.adopting = self.hosts.start("b", program, "adopt", *CONTROL, *(["10.92.2.2"] if nat else []))
+        self.adopting.expect("ready")
+        self.serving = self.hosts.start("a", program, "serve", "10.92.1.2" if nat else SERVICE[family], 7, *CONTROL,
+                                        command or self.hosts.move_command())
+        self.serving.expect("ready")
+        client = self.hosts.connect(SERVICE[family], 7)
+        self.echo(client)
+        return client
+
+    def moves(self, program, family="4", mode=""):
+        client = self.serve(program, family, mode)
+        self.serving.signal(SIGNAL_MOVE)
+        self.echo(client)  # on both sides of the move
+        self.serving.expect("moved")
+        self.adopting.expect("resumed")
+        self.serving.process.kill()  # the old host is gone
+        self.echo(client)
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.recv(1), b"")
+
+    def test_c_moves(self):
+        self.moves("echo.c")
+
+    def test_c_moves_over_ipv6(self):
+        self.moves("echo.c", family="6")
+
+    def test_c_moves_to_another_local_address_behind_a_nat(self):
+        self.moves("echo.c", mode="nat")
+
+    def test_cpp_moves(self):
+        self.moves("echo.cpp")
+
+    def test_cpp_moves_to_another_local_address_behind_a_nat(self):
+        self.moves("echo.cpp", mode="nat")
+
+    def stays(self, program):
+        """The way of the packets cannot be changed: the target gives up silently, the source goes on."""
+        client = self.serve(program, command="false")
+        self.serving.signal(SIGNAL_MOVE)
+        self.serving.expect("the command failed")
+        self.serving.expect("not moved")
+        self.echo(client)
+        self.adopting.process.kill()
+        self.echo(client)
+        self.serving.signal(SIGNAL_MOVE)  # and now nobody waits there
+        self.serving.expect("not moved")
+        self.echo(client)
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.recv(1), b"")
+
+    def test_c_goes_on_where_the_move_fails(self):
+        self.stays("echo.c")
+
+    def test_cpp_goes_on_where_the_move_fails(self):
+        self.stays("echo.cpp")
+
+    def survives_garbage(self, program):
+        client = self.serve(program)
+        for garbage in (b"", b"GET / HTTP/1.0\r\n\r\n", struct.pack(">I", 40) + bytes(40), struct.pack(">I", 1 << 31),
+                        struct.pack(">II", 0, 40) + bytes(40), os.urandom(300)):
+            stranger = self.hosts.connect(*CONTROL)
+            stranger.sendall(garbage)
+            stranger.shutdown(socket.SHUT_WR)
+            try:
+                self.assertEqual(stranger.recv(1), b"")
+            except ConnectionResetError:  # it did not read all
+                pass
+        self.serving.signal(SIGNAL_MOVE)
+        self.adopting.expect("resumed")
+        self.echo(client)
+
+    def test_c_survives_garbage(self):
+        self.survives_garbage("echo.c")
+
+    def test_cpp_survives_garbage(self):
+        self.survives_garbage("echo.cpp")
+
+    def test_usage(self):
+        for name in ("echo.c", "echo.cpp", "stream.cpp"):
+            program = self.installation.example(name)
+            with self.assertRaisesRegex(AssertionError, "exit code 2\nusage: "):
+                run(program, env=self.installation.environment)
+            with self.assertRaisesRegex(AssertionError, "exit code 1\n.*(port|resolution|not known)"):
+                run(program, "adopt", "no.such.name.invalid", "7000", env=self.installation.environment)
+
+
+def numbers(start, end):
+    """Bytes [start, end) of the numbers 0, 1, 2, .. of eight bytes each, big-endian."""
+    words = array.array("Q", range(start // 8, end // 8 + 1))
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words.tobytes()[start % 8:start % 8 + end - start]
+
+
+class Stream(PackageTest):
+    MEGABYTES = 48
+
+    def test_moves_while_it_is_sending(self):
+        hosts = Hosts(self, self.installation)
+        program = self.installation.example("stream.cpp")
+        adopting = hosts.start("b", program, "adopt", *CONTROL)
+        adopting.expect("ready")
+        serving = hosts.start("a", program, "serve", SERVICE["4"], 7, self.MEGABYTES, *CONTROL, hosts.move_command())
+        serving.expect("ready")
+        client = hosts.connect(SERVICE["4"], 7)
+        total, position, moved = self.MEGABYTES << 20, 0, False
+        while position < total:
+            data = receive(client, min(1 << 18, total - position))
+            self.assertTrue(data == numbers(position, position + len(data)), f"wrong bytes after {position}")
+            position += len(data)
+            if position >= total // 4 and not moved:
+                time.sleep(0.2)  # the client does not read: both kernels' queues are full
+                serving.signal(SIGNAL_MOVE)
+                moved = True
+                serving.expect("moved")
+        written = int(adopting.expect("resumed at byte").split()[4])
+        self.assertEqual(client.recv(1), b"")
+        # in the middle, with bytes in the send queue that the client had not got
+        self.assertGreater(written, total // 4)
+        self.assertLess(written, total)
+
+
+class Python(PackageTest):
+    def test_freezes_and_resumes(self):
+        hosts = Hosts(self, self.installation)  # 127.0.0.1 of a namespace of ours
+        output = run(hosts.script, "exec", "a", sys.executable, self.installation.examples / "freeze_resume.py",
+                     env=hosts.environment)
+        self.assertIn("after: 50000 bytes each way, equal", output)
+
+    def test_says_what_is_missing(self):
+        with self.assertRaisesRegex(AssertionError, "exit code 1\n.*cannot open shared object"):
+            run(sys.executable, self.installation.examples / "freeze_resume.py", "--library", "/nonexistent.so")
+
+
+if __name__ == "__main__":
+    unittest.main()
