@@ -84,7 +84,7 @@ enum tcpmig_kit_flag {
 };
 
 /* `cgroup_name`: null, or the name of a cgroup v2 below the one that the process is in; the process moves into it until the last kit of that
- * name is freed. With it a connection is dumped in one system call (1.6 us instead of 12) if its listener was made after the kit. At most
+ * name is freed. With it a connection is dumped in one system call (some 10 us less) if its listener was made after the kit. At most
  * 255 bytes without '/'; neither "." nor "..".
  * `flags`: of enum tcpmig_kit_flag. What this kernel or the process's rights lack is no failure: see the two functions below. */
 TCPMIG_API int tcpmig_kit_new(const char* cgroup_name, uint32_t flags,
@@ -114,7 +114,7 @@ typedef struct tcpmig_captures tcpmig_captures;
 
 /* A descriptor of the kit, for poll(2): readable when segments wait. -ENODEV without TCPMIG_HAS_LOCK_PROGRAM. */
 TCPMIG_API int tcpmig_kit_captures_fd(const tcpmig_kit* kit) TCPMIG_NOEXCEPT;
-/* How many segments the lock has dropped because 256 KB of them waited already. */
+/* How many segments the lock has dropped because 4 MB of them waited already. */
 TCPMIG_API uint64_t tcpmig_kit_captures_lost(const tcpmig_kit* kit) TCPMIG_NOEXCEPT;
 TCPMIG_API int tcpmig_captures_new(tcpmig_captures** captures) TCPMIG_NOEXCEPT;
 TCPMIG_API void tcpmig_captures_free(tcpmig_captures* captures) TCPMIG_NOEXCEPT;
@@ -188,8 +188,8 @@ TCPMIG_API int tcpmig_snapshot_peer(const tcpmig_snapshot* snapshot, struct sock
 TCPMIG_API int tcpmig_snapshot_queue(const tcpmig_snapshot* snapshot, int queue, const void** bytes,
                                      size_t* size) TCPMIG_NOEXCEPT;
 
-/* The snapshot as bytes: versioned, self-contained, the same on every machine. They contain what the two ends have said to each other, and whoever has
- * them can go on with the connection: send them only over a channel that you trust.
+/* The snapshot as bytes: versioned, self-contained, the same on every machine. They contain what the two ends have said to each other,
+ * and whoever has them can go on with the connection: send them only over a channel that you trust.
  * Returns how many bytes that takes, and writes them if `capacity` is as large; else nothing is written (`buffer` may be null then). */
 TCPMIG_API ssize_t tcpmig_snapshot_encode(const tcpmig_snapshot* snapshot, void* buffer,
                                           size_t capacity) TCPMIG_NOEXCEPT;
@@ -223,7 +223,8 @@ enum tcpmig_scope {
  * `scope`: of enum tcpmig_scope. `unread`, `unread_size`: for TCPMIG_REQUEST, what a freeze that then fails has read from the socket
  * already; where it is not null free it by tcpmig_free(). Null both for TCPMIG_WHOLE.
  * -EOPNOTSUPP: a property that is not carried (tcpmig_last_error() names it): the state, unacknowledged data with TCPMIG_REQUEST, urgent data, kTLS,
- * MPTCP, TCP-MD5, TCP-AO, SO_PEEK_OFF, unfinished SO_ZEROCOPY sends. -EPERM: see TCPMIG_CAN_FREEZE. Else what a system call said: -EBADF, -ENOTSOCK. */
+ * MPTCP, TCP-MD5, TCP-AO, SO_PEEK_OFF, unfinished SO_ZEROCOPY sends. -EPERM: see TCPMIG_CAN_FREEZE. Else
+ * what a system call said: -EBADF, -ENOTSOCK. */
 TCPMIG_API int tcpmig_freeze(tcpmig_kit* kit, int fd, int scope, const void* consumed,
                              size_t consumed_size, void** unread, size_t* unread_size,
                              tcpmig_frozen** frozen) TCPMIG_NOEXCEPT;
@@ -235,8 +236,8 @@ TCPMIG_API int tcpmig_freeze(tcpmig_kit* kit, int fd, int scope, const void* con
 TCPMIG_API int tcpmig_settle(tcpmig_frozen* frozen) TCPMIG_NOEXCEPT;
 
 /* For those who cannot wait: send the snapshot first, and after a grace period (membarrier(2), MEMBARRIER_CMD_GLOBAL) ask here what has slipped past
- * the lock. Returns 1 if there is anything, 0 if not. `bytes`: a copy, to be freed by tcpmig_free(), null for none; the first one's sequence number is
- * rcv_nxt of the snapshot. `ended`: 1 when the peer has closed or reset besides. Nothing is consumed. */
+ * the lock. Returns 1 if there is anything, 0 if not. `bytes`: a copy, to be freed by tcpmig_free(), null for none; the first one's
+ * sequence number is rcv_nxt of the snapshot. `ended`: 1 when the peer has closed or reset besides. Nothing is consumed. */
 TCPMIG_API int tcpmig_late(const tcpmig_frozen* frozen, void** bytes, size_t* size,
                            int* ended) TCPMIG_NOEXCEPT;
 
@@ -265,10 +266,12 @@ TCPMIG_API void tcpmig_frozen_free(tcpmig_frozen* frozen) TCPMIG_NOEXCEPT;
 /* A new socket that goes on with the connection, close-on-exec; returns its descriptor. No packet leaves before everything is restored.
  * `local`, `local_length`: null and 0, or the local address here (of the same family, in sockaddr_in or sockaddr_in6; port 0: the snapshot's)
  * where a NAT on the way translates it. The address need not be on an interface, but there must be a local route to it, and a route
- * to the peer. `deliver`: by it the kernel hears of what the peer has done already (its FIN); asked only in states other than ESTABLISHED and FIN_WAIT1.
+ * to the peer. `deliver`: by it the kernel hears of what the peer has done already (its FIN); asked only in states other than
+ * ESTABLISHED and FIN_WAIT1.
  * Not carried: the congestion window, the round-trip time, and of what an application sets all that docs/library.md does not name.
  * -EINVAL: a snapshot or an address that cannot be; -EADDRNOTAVAIL: a socket of the same two ends is here already, or the address is
- * not local; -ENETUNREACH, -EHOSTUNREACH: no route; -EPERM: the right to TCP_REPAIR; -EIO: the kernel did not take it. The connection is then closed here
+ * not local; -ENETUNREACH, -EHOSTUNREACH: no route; -EPERM: the right to TCP_REPAIR; -EIO: the kernel did not take it. The connection is
+ * then closed here
  * without a packet, and may be resumed again. */
 TCPMIG_API int tcpmig_resume(const tcpmig_snapshot* snapshot, const struct sockaddr* local,
                              socklen_t local_length, tcpmig_deliver_fn deliver,
