@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /* The whole state of a TCP connection by one system call: getsockopt(fd, DUMP_LEVEL, DUMP_OPTNAME) on a socket that was
- * made in our cgroup is answered here, under the socket's lock, from struct tcp_sock. It takes the place of eleven
- * system calls of the TCP_REPAIR recipe and knows what that one does not (ts_recent, what cannot be carried).
+ * made in our cgroup is answered here, under the socket's lock, from struct tcp_sock. It takes the place of some two
+ * dozen system calls of the TCP_REPAIR recipe and knows what that one does not (ts_recent, what cannot be carried).
  *
  * bpf_skc_to_tcp_sock() is not allowed in this type of program, bpf_rdonly_cast() (Linux 6.2) is. It is an object of its own, so that
  * a kernel that refuses it costs only this. */

@@ -118,9 +118,10 @@ class Frozen {
 };
 
 /// Freezes a connection, as far as `scope` allows (otherwise Unsupported; the descriptor is given back by the
-/// exception-safe overload below). Of no scope: urgent data, an upper layer protocol (kTLS), MPTCP, TCP-MD5 and TCP-AO, accurate ECN, SO_PEEK_OFF, sends
-/// of SO_ZEROCOPY that are not acknowledged. What has come out of order is not carried: the peer sends it again. `consumed`: bytes the caller has read and that the new owner shall read again; what is still
-/// in the socket follows it. Throws Unsupported or std::system_error; then the connection is unlocked and `fd` is closed by its owner: so
+/// exception-safe overload below). Of no scope: urgent data, an upper layer protocol (kTLS), MPTCP; TCP-MD5 and TCP-AO, accurate ECN
+/// (which only the dump program sees). Not of kWhole besides: SO_PEEK_OFF, sends of SO_ZEROCOPY that are not acknowledged, data of the peer after a gap: try
+/// again when the gap is filled. (Of a request, data after a gap is left out: the peer sends it again.) `consumed`: bytes the caller has read and that
+/// the new owner shall read again; what is still in the socket follows it. Throws Unsupported or std::system_error; then the connection is unlocked and `fd` is closed by its owner: so
 /// use try_freeze where the connection must survive.
 Frozen freeze(UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit,
               Scope scope = Scope::kRequest);

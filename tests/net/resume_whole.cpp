@@ -385,7 +385,9 @@ TEST_CASE("a whole freeze that is thawed leaves the connection as it was") {
 
 TEST_CASE("resume: TIME_WAIT of an earlier connection is not in the way, a live one is") {
   if (cannot_run_here()) return;
+  const bool timestamps = GENERATE(true, false);  // with them connect() passes over a TIME_WAIT
   World world;
+  world.set_offer({.timestamps = timestamps});
   FreezeKit kit(options(true));
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);

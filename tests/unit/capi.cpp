@@ -139,7 +139,7 @@ TEST_CASE("capi: bytes that are no snapshot") {
   version[4] = std::byte{9};
   CHECK(error_of(version) == -EPROTONOSUPPORT);
   auto large = bytes;
-  large[148] = std::byte{0x7f};
+  large[164] = std::byte{0x7f};
   CHECK(error_of(large) == -EFBIG);
   bytes.push_back({});
   CHECK(error_of(bytes) == -EBADMSG);
