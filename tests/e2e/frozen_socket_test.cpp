@@ -85,12 +85,10 @@ struct Frozen {
   /// SIGSTOP takes effect when the last thread of the process has seen it.
   void stop() const {
     REQUIRE(::kill(agent_, SIGSTOP) == 0);
-    const auto deadline = std::chrono::steady_clock::now() + 5s;
-    const std::string stat = "/proc/" + std::to_string(agent_) + "/stat";
-    while (read_file(stat).find(") T ") == std::string::npos) {
-      REQUIRE(std::chrono::steady_clock::now() < deadline);
-      ::usleep(1'000);
-    }
+    const std::filesystem::directory_iterator threads("/proc/" + std::to_string(agent_) + "/task");
+    for (const auto& thread : threads)
+      REQUIRE(lab::wait_until(
+          5s, [&] { return read_file(thread.path() / "stat").find(") T ") != std::string::npos; }));
   }
   void resume() const { ::kill(agent_, SIGCONT); }
 
@@ -157,7 +155,6 @@ TEST_CASE("what the lock sees after a connection has moved for good is dropped a
         to_bytes({client.local(), end_of(frozen.socket.get(), &::getsockname), stray});
     CHECK(client.wait([&] {
       tun.inject(std::as_bytes(std::span(packet)));
-      ::usleep(20'000);
       return counted(world, "captures_without_transfer") > before;
     }));
     INFO(client.seen_text());

@@ -110,6 +110,10 @@ bool cannot_run_here() {
 
 std::string cgroup_name() { return "tmt-conn-" + std::to_string(::getpid()); }
 
+tcpmig::FreezeKit::Options kit_options(bool by_program) {
+  return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};
+}
+
 Namespace::Namespace(const std::string& suffix)
     : name_("tmt-conn-" + std::to_string(::getpid()) + "-" + suffix) {
   tcpmig::sys::remove_netns(name_);

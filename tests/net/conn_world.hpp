@@ -11,6 +11,8 @@
 
 #include <linux/tcp.h>
 
+#include <tcpmig/freeze.hpp>
+
 #include "sys/address.hpp"
 #include "sys/netns.hpp"
 #include "sys/tun.hpp"
@@ -32,6 +34,8 @@ namespace conn_test {
 bool cannot_run_here();
 /// A cgroup name of this test's own.
 std::string cgroup_name();
+/// A kit that dumps by one of the two recipes, and leaves windows as they are.
+tcpmig::FreezeKit::Options kit_options(bool by_program = true);
 
 class Namespace {
  public:

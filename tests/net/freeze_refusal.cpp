@@ -20,10 +20,6 @@ using tcpmig::sys::UniqueFd;
 
 namespace {
 
-FreezeKit::Options options(bool by_program) {
-  return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};
-}
-
 /// Freezes in vain; the descriptor and the bytes are given back.
 UniqueFd refused(UniqueFd fd, const FreezeKit& kit, const std::string& reason) {
   const int number = fd.get();
@@ -44,7 +40,7 @@ void with_each_recipe(const std::function<void(World&, const FreezeKit&, Pair)>&
   World world;
   for (const bool by_program : {true, false}) {
     CAPTURE(by_program);
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     REQUIRE(kit.has_dump_program() == by_program);
     Pair pair = connect_pair(world, world.a, Family::kIpv4);
     test(world, kit, std::move(pair));
@@ -106,7 +102,7 @@ TEST_CASE("refused: urgent data") {
 TEST_CASE("refused: a signed connection (seen by the program only)") {
   if (cannot_run_here()) return;
   World world;
-  const FreezeKit kit(options(true));
+  const FreezeKit kit(kit_options(true));
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   tcp_md5sig key{};
   const auto [peer, length] =
@@ -137,7 +133,7 @@ TEST_CASE("refused: MPTCP") {
   World world;
   for (const bool by_program : {true, false}) {
     CAPTURE(by_program);
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     const UniqueFd listener = listen_at(world.a, Family::kIpv4, IPPROTO_MPTCP);
     if (!listener) {
       WARN("this kernel has no MPTCP");
@@ -157,7 +153,7 @@ TEST_CASE("refused: what is no connection") {
   if (cannot_run_here()) return;
   World world;
   for (const bool by_program : {true, false}) {
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     UniqueFd listener = listen_at(world.a, Family::kIpv4);
     refused(std::move(listener), kit, "LISTEN");
     auto nothing = tcpmig::try_freeze(UniqueFd(), {}, kit);

@@ -27,10 +27,6 @@ namespace {
 
 constexpr std::uint8_t kFin = 1, kRst = 4;
 
-FreezeKit::Options options(bool by_program = true) {
-  return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};
-}
-
 std::size_t data_of(const CapturedSegment& segment) {
   const std::size_t header = (std::to_integer<std::size_t>(segment.bytes.at(12)) >> 4) * 4;
   return segment.bytes.size() - header;
@@ -94,7 +90,7 @@ TEST_CASE("rollback: what the client sent meanwhile is there at once, and nothin
   World world;
   auto tun = tun_in(world.a);
   for (const bool by_program : {true, false}) {
-    FreezeKit kit(options(by_program));
+    FreezeKit kit(kit_options(by_program));
     for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped}) {
       CAPTURE(by_program, static_cast<int>(family));
       Race race;
@@ -109,7 +105,7 @@ TEST_CASE(
   World world;
   for (const bool by_program : {true, false}) {
     CAPTURE(by_program);
-    FreezeKit kit(options(by_program));
+    FreezeKit kit(kit_options(by_program));
     Pair pair = connect_pair(world, world.a, Family::kIpv4);
     const int reuse = option(pair.server.get(), SOL_SOCKET, SO_REUSEADDR);
     CHECK(reuse == 1);  // inherited of the listener
@@ -129,7 +125,7 @@ TEST_CASE(
 TEST_CASE("a frozen connection that is dropped ends like any other") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options());
+  FreezeKit kit(kit_options());
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   {
     const Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit);
@@ -142,7 +138,7 @@ TEST_CASE("commit sends nothing") {
   World world;
   for (const bool by_program : {true, false}) {
     CAPTURE(by_program);
-    FreezeKit kit(options(by_program));
+    FreezeKit kit(kit_options(by_program));
     Pair pair = connect_pair(world, world.a, Family::kIpv4);
     send_all(pair.client.get(), pattern(3000));
     REQUIRE(receive_exactly(pair.server.get(), 3000) == pattern(3000));
@@ -159,7 +155,7 @@ TEST_CASE("commit sends nothing") {
 TEST_CASE("a captured segment holds all that the receiver had joined") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options());
+  FreezeKit kit(kit_options());
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   REQUIRE(talk(pair.client.get(), pair.server.get(), 2'000'000));  // opens the client's window
   wait_until("acknowledgements", [&] { return info_of(pair.server.get()).tcpi_unacked == 0; });
@@ -188,7 +184,7 @@ TEST_CASE("a captured segment holds all that the receiver had joined") {
 TEST_CASE("bytes and a FIN that slipped past the lock are seen, and not consumed") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options());
+  FreezeKit kit(kit_options());
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit);
   CHECK(frozen.late_bytes().empty());

@@ -23,10 +23,6 @@ using tcpmig::sys::UniqueFd;
 
 namespace {
 
-FreezeKit::Options options(bool by_program) {
-  return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};
-}
-
 void set(const UniqueFd& fd, int level, int name, int value) {
   tcpmig::conn::set_option(fd.get(), level, name, value, "setsockopt");
 }
@@ -36,7 +32,7 @@ void set(const UniqueFd& fd, int level, int name, int value) {
 TEST_CASE("a whole freeze refuses by name what cannot be carried") {
   if (cannot_run_here()) return;
   World world;
-  const FreezeKit kit(options(true));
+  const FreezeKit kit(kit_options(true));
   const auto reason = [&](const std::function<void(const Pair&)>& prepare) {
     Pair pair = connect_pair(world, world.a, Family::kIpv4);
     prepare(pair);
@@ -68,7 +64,7 @@ TEST_CASE(
   for (const bool by_program : {true, false}) {
     CAPTURE(by_program);
     World world;
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     tcpmig::sys::Tun tun = tun_in(world.a);
     Pair pair = connect_pair(world, world.a, Family::kIpv4);
     auto untouched = tcpmig::try_freeze(std::move(pair.server), {}, kit, Scope::kWhole);

@@ -102,7 +102,7 @@ bool Streamer::turn(int fd) {
 
 MovingEnd::MovingEnd(World& world, UniqueFd fd)
     : world_(world),
-      freeze_kit_({.cgroup_name = cgroup_name(), .keep_window_small = false}),
+      freeze_kit_(kit_options()),
       tun_a_(tun_in(world.a)),
       tun_b_(tun_in(world.b)),
       fd_(std::move(fd)),

@@ -64,8 +64,7 @@ Pair grown_pair(World& world, const std::string& algorithm) {
 }
 
 Snapshot moved_out(UniqueFd fd, bool by_program) {
-  const FreezeKit kit(
-      {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false});
+  const FreezeKit kit(kit_options(by_program));
   Frozen frozen = tcpmig::freeze(std::move(fd), {}, kit, Scope::kWhole);
   Snapshot snapshot = tcpmig::decode(tcpmig::encode(frozen.snapshot())).value();
   frozen.commit();

@@ -28,10 +28,6 @@ using tcpmig::sys::UniqueFd;
 
 namespace {
 
-FreezeKit::Options options(bool by_program) {
-  return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};
-}
-
 Snapshot snapshot_of(UniqueFd& fd, const FreezeKit& kit) {
   Frozen frozen = tcpmig::freeze(std::move(fd), {}, kit);
   Snapshot snapshot = frozen.snapshot();
@@ -73,7 +69,7 @@ Pair made_up_pair(World& world, Family family, Seq client_next, Seq server_next)
 TEST_CASE("both recipes read the same of one connection") {
   if (cannot_run_here()) return;
   World world;
-  const FreezeKit by_program(options(true)), by_repair(options(false));
+  const FreezeKit by_program(kit_options(true)), by_repair(kit_options(false));
   for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped})
     for (unsigned mask = 0; mask < 8; ++mask) {
       const Offer offer{
@@ -105,7 +101,7 @@ TEST_CASE("the peer's FIN is in the snapshot, and not counted in its numbers") {
   for (const bool by_program : {true, false})
     for (const std::size_t read : {0, 4, 10, 11}) {  // 11: the end of the stream too
       CAPTURE(by_program, read);
-      const FreezeKit kit(options(by_program));
+      const FreezeKit kit(kit_options(by_program));
       Pair pair = connect_pair(world, world.a, Family::kIpv4);
       const Seq begin = snapshot_of(pair.server, kit).rcv_nxt;
       send_all(pair.client.get(), bytes_of("last words"));
@@ -129,7 +125,7 @@ TEST_CASE("the peer's FIN is in the snapshot, and not counted in its numbers") {
 TEST_CASE("resume: a snapshot that knows only the peer's window") {
   if (cannot_run_here()) return;
   World world;
-  const FreezeKit kit(options(true));
+  const FreezeKit kit(kit_options(true));
   for (const Family family : {Family::kIpv4, Family::kIpv6}) {
     world.route_to(world.a);
     Pair pair = connect_pair(world, world.a, family);
@@ -171,7 +167,7 @@ TEST_CASE("resume: at another address of ours, for a peer behind NAT") {
 TEST_CASE("sequence numbers and timestamps wrap in the middle of a moved connection") {
   if (cannot_run_here()) return;
   World world;
-  const FreezeKit kit(options(true));
+  const FreezeKit kit(kit_options(true));
   for (const Family family : {Family::kIpv4, Family::kIpv6})
     for (const std::uint32_t before_wrap : {1U, 700U, 40'000U}) {
       CAPTURE(static_cast<int>(family), before_wrap);
@@ -201,7 +197,7 @@ TEST_CASE("microsecond timestamps are restored and seen again") {
       tcpmig::Timestamps{.tsval_now = 1'000'000'000, .ts_recent = {}, .microseconds = true};
   for (const bool by_program : {true, false}) {
     CAPTURE(by_program);
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     UniqueFd resumed;
     ++snapshot.peer.port;  // the former one is in FIN_WAIT1
     try {
@@ -273,7 +269,7 @@ void send_after(World& world, tcpmig::sys::Tun& tun, FreezeKit& kit, Family fami
 TEST_CASE("what arrives while the connection is frozen goes after it") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options(true));
+  FreezeKit kit(kit_options(true));
   tcpmig::sys::Tun tun = tun_in(world.b);
   for (const Family family : {Family::kIpv4, Family::kIpv6}) {
     CAPTURE(static_cast<int>(family));

@@ -21,10 +21,6 @@ using tcpmig::sys::UniqueFd;
 
 namespace {
 
-FreezeKit::Options options(bool by_program) {
-  return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};
-}
-
 /// A snapshot goes to server B: encoded and decoded, the client's route changed.
 UniqueFd resume_at_b(World& world, const Snapshot& snapshot) {
   const auto decoded = tcpmig::decode(tcpmig::encode(snapshot));
@@ -81,7 +77,7 @@ TEST_CASE("resume: a connection goes on at another server, either family, by eit
   if (cannot_run_here()) return;
   World world;
   for (const bool by_program : {true, false}) {
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     REQUIRE(kit.warnings().empty());
     REQUIRE(kit.has_dump_program() == by_program);
     for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped})
@@ -96,7 +92,7 @@ TEST_CASE("resume: only the options that the client offered") {
   if (cannot_run_here()) return;
   World world;
   for (const bool by_program : {true, false}) {
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     for (unsigned mask = 0; mask < 8; ++mask)
       for (const std::size_t waiting : {0, 60'000}) {
         const Offer offer{.timestamps = (mask & 1) != 0,
@@ -112,7 +108,7 @@ TEST_CASE("resume: without window scaling the windows we announce are not divide
   if (cannot_run_here()) return;
   World world;
   world.set_offer({.window_scale = false});
-  const FreezeKit kit(options(true));
+  const FreezeKit kit(kit_options(true));
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit);
   const UniqueFd resumed = resume_at_b(world, frozen.snapshot());
@@ -130,7 +126,7 @@ TEST_CASE("resume: the client's MSS is kept") {
     for (const Family family : {Family::kIpv4, Family::kIpv6}) {
       CAPTURE(by_program, static_cast<int>(family));
       constexpr int kMss = 700;
-      const FreezeKit kit(options(by_program));
+      const FreezeKit kit(kit_options(by_program));
       world.route_to(world.a);
       const UniqueFd listener = listen_at(world.a, family);
       Pair pair = connect_pair(world, listener.get(), family, {.mss = kMss});

@@ -40,10 +40,6 @@ struct Queues {
 
 constexpr std::size_t kSending = 10'000;  // fits the first window
 
-FreezeKit::Options options(bool by_program) {
-  return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};
-}
-
 /// Host B, where connections go on.
 class HostB {
  public:
@@ -234,9 +230,9 @@ void check(Moved& moved) {
 TEST_CASE("resume: every state with every combination of queues") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit by_program(options(true));
+  FreezeKit by_program(kit_options(true));
   REQUIRE(by_program.has_dump_program());
-  FreezeKit plain(options(false));
+  FreezeKit plain(kit_options(false));
   for (const auto state : {TcpState::kEstablished, TcpState::kCloseWait, TcpState::kFinWait1,
                            TcpState::kFinWait2, TcpState::kLastAck, TcpState::kClosing})
     for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped})
@@ -300,7 +296,7 @@ std::vector<Setting> settings_of(Family family) {
 TEST_CASE("resume: what the application has set on its socket goes with it, each alone and all") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options(true));
+  FreezeKit kit(kit_options(true));
   for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped}) {
     const auto all = settings_of(family);
     for (std::size_t only = 0; only <= all.size(); ++only) {
@@ -342,7 +338,7 @@ TEST_CASE("resume: what the application has set on its socket goes with it, each
 TEST_CASE("resume: what is corked stays back until it is let go") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options(true));
+  FreezeKit kit(kit_options(true));
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   limit_waiting(pair.client.get());
   set(pair.server, IPPROTO_TCP, TCP_CORK, 1);
@@ -362,7 +358,7 @@ TEST_CASE("a whole freeze that is thawed leaves the connection as it was") {
   World world;
   for (const bool by_program : {true, false}) {
     CAPTURE(by_program);
-    const FreezeKit kit(options(by_program));
+    const FreezeKit kit(kit_options(by_program));
     world.route_to(world.a);
     Pair pair = connect_pair(world, world.a, Family::kIpv4);
     limit_waiting(pair.client.get());
@@ -388,7 +384,7 @@ TEST_CASE("resume: TIME_WAIT of an earlier connection is not in the way, a live 
   const bool timestamps = GENERATE(true, false);  // with them connect() passes over a TIME_WAIT
   World world;
   world.set_offer({.timestamps = timestamps});
-  FreezeKit kit(options(true));
+  FreezeKit kit(kit_options(true));
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
   {
@@ -426,7 +422,7 @@ TEST_CASE("resume: a snapshot that contradicts itself is refused before anything
 TEST_CASE("resume: a FIN that came to the peer behind more than a first window is not waited for") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options(true));
+  FreezeKit kit(kit_options(true));
   for (const bool sack : {true, false})
     for (const auto state : {TcpState::kFinWait1, TcpState::kLastAck, TcpState::kClosing}) {
       CAPTURE(sack, to_string(state));
@@ -470,7 +466,7 @@ TEST_CASE("resume: a FIN that came to the peer behind more than a first window i
 TEST_CASE("resume: what was not sent comes back whatever TCP_NOTSENT_LOWAT says") {
   if (cannot_run_here()) return;
   World world;
-  FreezeKit kit(options(true));
+  FreezeKit kit(kit_options(true));
   Pair pair = connect_pair(world, world.a, Family::kIpv4);
   limit_waiting(pair.client.get());
   pace(pair.server);
