@@ -223,7 +223,8 @@ enum tcpmig_scope {
  * `scope`: of enum tcpmig_scope. `unread`, `unread_size`: for TCPMIG_REQUEST, what a freeze that then fails has read from the socket
  * already; where it is not null free it by tcpmig_free(). Null both for TCPMIG_WHOLE.
  * -EOPNOTSUPP: a property that is not carried (tcpmig_last_error() names it): the state, unacknowledged data with TCPMIG_REQUEST, urgent data, kTLS,
- * MPTCP, TCP-MD5, TCP-AO, SO_PEEK_OFF, unfinished SO_ZEROCOPY sends. -EPERM: see TCPMIG_CAN_FREEZE. Else
+ * MPTCP, TCP-MD5 and TCP-AO (seen with TCPMIG_HAS_DUMP_PROGRAM only); of TCPMIG_WHOLE also SO_PEEK_OFF, unfinished SO_ZEROCOPY sends, and
+ * data of the peer after a gap: try again when the gap is filled. -EPERM: see TCPMIG_CAN_FREEZE. Else
  * what a system call said: -EBADF, -ENOTSOCK. */
 TCPMIG_API int tcpmig_freeze(tcpmig_kit* kit, int fd, int scope, const void* consumed,
                              size_t consumed_size, void** unread, size_t* unread_size,

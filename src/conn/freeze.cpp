@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <linux/bpf.h>
-#include <linux/membarrier.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <memory>
@@ -13,11 +10,13 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <tcpmig/freeze.hpp>
 
 #include "conn/dump.hpp"
+#include "conn/grace_period.hpp"
 #include "conn/queues.hpp"
 #include "conn/repair_mode.hpp"
 #include "conn/segment.hpp"
@@ -210,22 +209,12 @@ std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<st
       FreezeRefused{std::move(fd), std::move(consumed), std::move(reason), code});
 }
 
-namespace {
-
-/// kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is synchronize_rcu(). Where there is none (CPUs in nohz_full mode): far
-/// longer than any softirq.
-void wait_for_grace_period() {
-  if (::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0) ::usleep(200'000);
-}
-
-}  // namespace
-
 std::expected<Frozen, FreezeRefused> settle(Frozen frozen, const FreezeKit& kit) {
   std::string reason = "packets kept slipping past the lock";
   int code = EBUSY;
   try {
     for (int round = 0; round < kRounds; ++round) {
-      wait_for_grace_period();
+      if (!conn::wait_for_grace_period()) std::this_thread::sleep_for(conn::kInsteadOfGracePeriod);
       if (frozen.late_bytes().empty() && !frozen.late_fin()) return frozen;
       auto again = FreezeAccess::freeze_again(frozen, kit);
       if (!again) return again;

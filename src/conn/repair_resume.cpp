@@ -14,7 +14,6 @@
 
 #include "conn/endpoints.hpp"
 #include "conn/queues.hpp"
-#include "conn/raw_delivery.hpp"
 #include "conn/repair_mode.hpp"
 #include "conn/segment.hpp"
 #include "conn/settings.hpp"
@@ -164,9 +163,8 @@ sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoin
                             const Deliver& deliver, const ResumeKit* kit) {
   const sys::Endpoint here = local.value_or(snapshot.local);
   refuse_what_contradicts_itself(snapshot, here);
-  const Deliver give = deliver || !needs_a_packet(snapshot)
-                           ? deliver
-                           : conn::raw_delivery(here);  // may throw: first
+  const Deliver give =
+      deliver || !needs_a_packet(snapshot) ? deliver : raw_delivery(here);  // may throw: first
   // Whatever throws below: the socket is closed while in repair, and so without a packet.
   sys::UniqueFd socket = connected(snapshot, here);
   const int fd = socket.get();

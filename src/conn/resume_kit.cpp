@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <stdexcept>
 #include <string_view>
 
 #include <tcpmig/resume.hpp>
 
 #include "congestion.skel.h"
+#include "conn/settings.hpp"
 #include "sys/bpf.hpp"
 #include "sys/check.hpp"
 #include "sys/uapi_compat.h"
@@ -72,11 +69,6 @@ sys::UniqueFd create_link(int map_fd) {
                  ::syscall(SYS_bpf, BPF_LINK_CREATE, &attributes, sizeof attributes))));
 }
 
-void choose(int fd, std::string_view name) {
-  sys::check("setsockopt TCP_CONGESTION", ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(),
-                                                       static_cast<socklen_t>(name.size())));
-}
-
 }  // namespace
 
 struct ResumeKit::State {
@@ -124,13 +116,10 @@ const std::vector<std::string>& ResumeKit::warnings() const noexcept { return st
 void ResumeKit::restore_congestion(int fd, const Snapshot& snapshot) const {
   const CongestionWindow window{std::min(snapshot.snd_cwnd, kMostSegments), snapshot.snd_ssthresh};
   if (!has_congestion_program() || window.snd_cwnd == 0) return;
-  std::array<char, 16> own{};
-  socklen_t length = own.size();
-  sys::check("getsockopt TCP_CONGESTION",
-             ::getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, own.data(), &length));
+  const std::string own = conn::dump_congestion(fd);
   sys::map_update(state_->windows, fd, window);
-  choose(fd, state_->name);
-  choose(fd, own.data());
+  conn::restore_congestion(fd, state_->name);
+  conn::restore_congestion(fd, own);
   sys::map_delete(state_->windows, fd);
 }
 

@@ -28,15 +28,6 @@ std::uint32_t settable(std::uint32_t value, std::uint32_t most) {
   return value <= most ? value : 0;
 }
 
-std::string dump_congestion(int fd) {
-  std::array<char, 16> name{};
-  socklen_t length = name.size();
-  if (::getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), &length) < 0)
-    sys::check("getsockopt TCP_CONGESTION", -1);
-  name.back() = '\0';
-  return name.data();
-}
-
 void dump_ip(int fd, bool ipv6, SocketSettings& settings) {
   const int tos = ipv6 ? get_option<int>(fd, IPPROTO_IPV6, IPV6_TCLASS, "getsockopt IPV6_TCLASS")
                        : get_option<int>(fd, IPPROTO_IP, IP_TOS, "getsockopt IP_TOS");
@@ -81,14 +72,23 @@ void restore_ip(int fd, bool ipv6, const SocketSettings& settings) {
   if (hops != 0) set_option(fd, IPPROTO_IP, IP_TTL, hops, "setsockopt IP_TTL");
 }
 
+}  // namespace
+
+std::string dump_congestion(int fd) {
+  std::array<char, 16> name{};
+  socklen_t length = name.size();
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), &length) < 0)
+    sys::check("getsockopt TCP_CONGESTION", -1);
+  name.back() = '\0';
+  return name.data();
+}
+
 void restore_congestion(int fd, const std::string& name) {
   if (name.empty()) return;
   const auto length = static_cast<socklen_t>(name.size());
   if (::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), length) < 0 && errno != ENOENT)
     sys::check("setsockopt TCP_CONGESTION " + name, -1);
 }
-
-}  // namespace
 
 SocketSettings dump_settings(int fd, bool ipv6) {
   SocketSettings settings;

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <string>
+
 #include <tcpmig/snapshot.hpp>
 
 namespace tcpmig::conn {
+
+/// The name of a socket's congestion control.
+std::string dump_congestion(int fd);
+/// Chooses it; one that this system has not, and the empty name, leave what there is.
+void restore_congestion(int fd, const std::string& name);
 
 /// What the application has set on a socket. `ipv6`: an AF_INET6 socket.
 SocketSettings dump_settings(int fd, bool ipv6);

@@ -1,23 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "dispatcher/grace_period.hpp"
 
-#include <linux/membarrier.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <utility>
 
+#include "conn/grace_period.hpp"
+
 namespace tcpmig::dispatcher {
-namespace {
-
-/// Where the kernel has no such membarrier (CPUs in nohz_full mode): far longer than any softirq.
-constexpr std::chrono::milliseconds kInstead{200};
-
-/// kernel/sched/membarrier.c: MEMBARRIER_CMD_GLOBAL is synchronize_rcu().
-bool wait_for_grace_period() { return ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0; }
-
-}  // namespace
 
 GracePeriod::GracePeriod() : thread_([this] { loop(); }) {}
 
@@ -48,9 +36,9 @@ void GracePeriod::loop() {
       if (waiting_.empty()) return;
       batch.swap(waiting_);
     }
-    if (!wait_for_grace_period()) {
+    if (!conn::wait_for_grace_period()) {
       std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, kInstead, [this] { return stop_; });
+      wake_.wait_for(lock, conn::kInsteadOfGracePeriod, [this] { return stop_; });
     }
     for (const auto& then : batch) then();
   }

@@ -8,8 +8,7 @@
 
 namespace tcpmig::dispatcher {
 
-/// Runs things after an RCU grace period of the kernel (membarrier(2), MEMBARRIER_CMD_GLOBAL): then every softirq that was past a
-/// socket's filter when the lock came has delivered. One grace period serves all that wait; off the critical path, on a thread of its own.
+/// Runs things after a grace period of the kernel (conn/grace_period.hpp). One serves all that wait; off the critical path, on a thread of its own.
 class GracePeriod {
  public:
   GracePeriod();
