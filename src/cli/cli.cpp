@@ -47,8 +47,8 @@ void add_globals(CLI::App& app, Globals& globals) {
   app.add_flag("-v,--verbose", globals.verbose, "Log more, to stderr");
 }
 
-/// The words of a command line; what stands after "--" in `lab exec NODE -- COMMAND..` is kept
-/// apart, since it is not ours to read.
+/// The words of a command line; what stands after "--" in `lab exec NODE -- COMMAND..` and
+/// `resume FILE -- PROGRAM..` is kept apart, since it is not ours to read.
 struct Words {
   std::vector<std::string> ours;
   std::vector<std::string> command;
@@ -57,7 +57,11 @@ Words split(int argc, char** argv) {
   Words words;
   words.ours.assign(argv + std::min(argc, 1), argv + argc);
   const auto mark = std::find(words.ours.begin(), words.ours.end(), "--");
-  if (mark == words.ours.end() || std::find(words.ours.begin(), mark, "exec") == mark) return words;
+  const auto takes_command = [](const std::string& word) {
+    return word == "exec" || word == "resume";
+  };
+  if (mark == words.ours.end() || std::none_of(words.ours.begin(), mark, takes_command))
+    return words;
   words.command.assign(mark + 1, words.ours.end());
   words.ours.erase(mark, words.ours.end());
   return words;
@@ -91,6 +95,9 @@ int parse_and_run(int argc, char** argv) {
   add_flows(app, globals, action);
   add_config(app, globals, action);
   add_secret(app, globals, action);
+  add_freeze(app, globals, action);
+  add_resume(app, globals, action, words.command);
+  add_snapshot(app, globals, action);
   add_version(app, globals, action);
   try {
     app.parse(std::vector<std::string>(words.ours.rbegin(), words.ours.rend()));
