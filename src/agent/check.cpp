@@ -36,6 +36,34 @@ Finding rights() {
           "the agent cannot start", "run it as root, or with these capabilities"};
 }
 
+Finding rp_filter(const std::string& interface) {
+  const int all = sysctl_number("net.ipv4.conf.all.rp_filter").value_or(0);
+  const int own = sysctl_number("net.ipv4.conf." + interface + ".rp_filter").value_or(0);
+  const bool strict = std::max(all, own) == 1;
+  return {"rp_filter", !strict,
+          "effective on " + interface + ": " + std::to_string(std::max(all, own)) +
+              (strict ? " (strict)" : ""),
+          "packets of clients whose route does not lead through " + interface + " are dropped",
+          "sysctl net.ipv4.conf." + interface +
+              ".rp_filter=2, unless the switch is the way to all clients"};
+}
+
+Finding tun() {
+  const sys::UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+  return {"tun", static_cast<bool>(fd),
+          fd ? "/dev/net/tun" : std::string("/dev/net/tun: ") + std::strerror(errno),
+          "the agent cannot start: early packets and large transfers go through a TUN",
+          "load the module tun, or give the container /dev/net/tun"};
+}
+
+Finding interface_of(const config::Node& self) {
+  const bool there = ::if_nametoindex(self.interface.c_str()) != 0;
+  return {"interface", there, self.interface + (there ? "" : ": there is none of that name"),
+          "the agent cannot start", "correct `interface` of [[node]] " + self.name};
+}
+
+}  // namespace
+
 Finding btf() {
   const bool there = std::filesystem::exists("/sys/kernel/btf/vmlinux");
   return {"btf", there, there ? "/sys/kernel/btf/vmlinux" : "no /sys/kernel/btf/vmlinux",
@@ -54,32 +82,12 @@ Finding syncookies() {
           "sysctl net.ipv4.tcp_syncookies=1 (the default)"};
 }
 
-Finding rp_filter(const std::string& interface) {
-  const int all = sysctl_number("net.ipv4.conf.all.rp_filter").value_or(0);
-  const int own = sysctl_number("net.ipv4.conf." + interface + ".rp_filter").value_or(0);
-  const bool strict = std::max(all, own) == 1;
-  return {"rp_filter", !strict,
-          "effective on " + interface + ": " + std::to_string(std::max(all, own)) +
-              (strict ? " (strict)" : ""),
-          "packets of clients whose route does not lead through " + interface + " are dropped",
-          "sysctl net.ipv4.conf." + interface +
-              ".rp_filter=2, unless the switch is the way to all clients"};
-}
-
 /// What the kernel refuses to a child although the client negotiated it.
 Finding tcp_option(const std::string& name, const std::string& what) {
   const bool on = sysctl_number("net.ipv4." + name).value_or(1) != 0;
   return {name, on, "net.ipv4." + name + (on ? " is on" : " = 0"),
           "connections of clients that use " + what + " cannot be resumed here",
           "sysctl net.ipv4." + name + "=1 (the default)"};
-}
-
-Finding tun() {
-  const sys::UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
-  return {"tun", static_cast<bool>(fd),
-          fd ? "/dev/net/tun" : std::string("/dev/net/tun: ") + std::strerror(errno),
-          "the agent cannot start: early packets and large transfers go through a TUN",
-          "load the module tun, or give the container /dev/net/tun"};
 }
 
 /// By destroying a socket that cannot exist: the kernel says whether it knows how to.
@@ -110,14 +118,6 @@ Finding kfunc(bool has_rights) {
           unknown ? "run `tcpmig agent check` as root"
                   : "use Linux 6.9 or newer with CONFIG_SYN_COOKIES=y"};
 }
-
-Finding interface_of(const config::Node& self) {
-  const bool there = ::if_nametoindex(self.interface.c_str()) != 0;
-  return {"interface", there, self.interface + (there ? "" : ": there is none of that name"),
-          "the agent cannot start", "correct `interface` of [[node]] " + self.name};
-}
-
-}  // namespace
 
 std::vector<Finding> host_findings(const config::Config& /*config*/, const config::Node& self) {
   return {rights(),

@@ -98,6 +98,7 @@ int parse_and_run(int argc, char** argv) {
   add_freeze(app, globals, action);
   add_resume(app, globals, action, words.command);
   add_snapshot(app, globals, action);
+  add_doctor(app, globals, action);
   add_version(app, globals, action);
   try {
     app.parse(std::vector<std::string>(words.ours.rbegin(), words.ours.rend()));

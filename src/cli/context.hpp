@@ -62,6 +62,7 @@ void add_flows(CLI::App& app, Globals& globals, Action& action);
 void add_config(CLI::App& app, Globals& globals, Action& action);
 void add_secret(CLI::App& app, Globals& globals, Action& action);
 void add_version(CLI::App& app, Globals& globals, Action& action);
+void add_doctor(CLI::App& app, Globals& globals, Action& action);
 void add_freeze(CLI::App& app, Globals& globals, Action& action);
 /// `command`: what stood after "--".
 void add_resume(CLI::App& app, Globals& globals, Action& action,

@@ -54,6 +54,8 @@ enum class TcHook { kIngress, kEgress };
 /// attachment. Returns "tcx" or "clsact".
 std::string attach_tc(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins,
                       const std::string& pin_name, std::uint32_t priority);
+/// The same without pins, for as long as the descriptor is open: a TCX link; a descriptor that is none where the kernel has no TCX.
+UniqueFd link_tc(int ifindex, TcHook hook, int prog_fd);
 /// Detaches what attach_tc did (both ways); never touches a foreign filter or a clsact qdisc others use. Idempotent.
 void detach_tc(int ifindex, TcHook hook, const PinDirectory& pins, const std::string& pin_name,
                std::uint32_t priority);
@@ -64,6 +66,8 @@ bool is_tc_attached(int ifindex, TcHook hook, int prog_fd, const PinDirectory& p
 /// XDP in native mode by a link pinned as `pin_name`, updated in place when it exists. Throws with a sentence when the driver
 /// has no native XDP or a foreign program is attached.
 void attach_xdp(int ifindex, int prog_fd, const PinDirectory& pins, const std::string& pin_name);
+/// The same without a pin, for as long as the descriptor is open.
+UniqueFd link_xdp(int ifindex, int prog_fd);
 void detach_xdp(const PinDirectory& pins, const std::string& pin_name);
 
 /// What the kernel says about a map (struct of linux/bpf.h).

@@ -49,12 +49,16 @@ void put_qdisc(NetlinkRequest& request, int ifindex) {
   request.put_string(TCA_KIND, "clsact");
 }
 
+NetlinkOutcome add_qdisc(int ifindex) {
+  NetlinkRequest request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL);
+  put_qdisc(request, ifindex);
+  return ask(request);
+}
+
 void make_qdisc(int ifindex, const PinDirectory& pins) {
   const std::filesystem::path mark = mark_of(ifindex, pins);
   const bool newly_marked = std::filesystem::create_directory(mark);
-  NetlinkRequest request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL);
-  put_qdisc(request, ifindex);
-  const NetlinkOutcome outcome = ask(request);
+  const NetlinkOutcome outcome = add_qdisc(ifindex);
   if (outcome.error != 0 && newly_marked) std::filesystem::remove(mark);
   succeeded("add " + place(ifindex), outcome, {EEXIST});
 }
@@ -118,6 +122,18 @@ std::optional<Filter> find_filter(int ifindex, TcHook hook, std::uint32_t priori
   return found;
 }
 
+void set_filter(int ifindex, TcHook hook, int prog_fd, std::uint32_t priority,
+                const std::string& what) {
+  NetlinkRequest request(RTM_NEWTFILTER, NLM_F_CREATE);  // without EXCL: replaces ours in place
+  put_filter(request, ifindex, hook, priority);
+  request.nest(TCA_OPTIONS, [&] {
+    request.put_u32(TCA_BPF_FD, static_cast<std::uint32_t>(prog_fd));
+    request.put_string(TCA_BPF_NAME, kName);
+    request.put_u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
+  });
+  succeeded(what, ask(request));
+}
+
 }  // namespace
 
 void attach_clsact(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins,
@@ -127,14 +143,12 @@ void attach_clsact(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pi
     throw std::system_error(EEXIST, std::generic_category(),
                             what + ": a foreign filter has our handle and priority");
   make_qdisc(ifindex, pins);
-  NetlinkRequest request(RTM_NEWTFILTER, NLM_F_CREATE);  // without EXCL: replaces ours in place
-  put_filter(request, ifindex, hook, priority);
-  request.nest(TCA_OPTIONS, [&] {
-    request.put_u32(TCA_BPF_FD, static_cast<std::uint32_t>(prog_fd));
-    request.put_string(TCA_BPF_NAME, kName);
-    request.put_u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
-  });
-  succeeded(what, ask(request));
+  set_filter(ifindex, hook, prog_fd, priority, what);
+}
+
+void attach_clsact_unrecorded(int ifindex, TcHook hook, int prog_fd, std::uint32_t priority) {
+  succeeded("add " + place(ifindex), add_qdisc(ifindex), {EEXIST});
+  set_filter(ifindex, hook, prog_fd, priority, "attach a program to " + place(ifindex));
 }
 
 void detach_clsact(int ifindex, TcHook hook, const PinDirectory& pins, std::uint32_t priority) {

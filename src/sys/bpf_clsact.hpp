@@ -14,6 +14,8 @@ namespace tcpmig::sys {
 /// qdisc it does not outlive a boot.
 void attach_clsact(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins,
                    std::uint32_t priority);
+/// The same without a record of whose the qdisc is: on an interface that goes with whoever calls.
+void attach_clsact_unrecorded(int ifindex, TcHook hook, int prog_fd, std::uint32_t priority);
 void detach_clsact(int ifindex, TcHook hook, const PinDirectory& pins, std::uint32_t priority);
 /// Id of our program with this priority; 0: none.
 std::uint32_t clsact_program(int ifindex, TcHook hook, std::uint32_t priority);

@@ -88,17 +88,21 @@ int create_tcx_link(const Place& place, int prog_fd) {
 
 }  // namespace
 
+UniqueFd link_tc(int ifindex, TcHook hook, int prog_fd) {
+  const int created = create_tcx_link(tcx_place(ifindex, hook), prog_fd);
+  if (created == -EINVAL) return {};
+  return UniqueFd(
+      check_errno("attach a program to tcx of link " + std::to_string(ifindex), created));
+}
+
 std::string attach_tc(int ifindex, TcHook hook, int prog_fd, const PinDirectory& pins,
                       const std::string& pin_name, std::uint32_t priority) {
-  const Place place = tcx_place(ifindex, hook);
-  if (update_link(place, prog_fd, pins, pin_name)) return "tcx";
-  const int created = create_tcx_link(place, prog_fd);
-  if (created == -EINVAL) {  // a kernel without TCX (or a program that clsact will not take either)
+  if (update_link(tcx_place(ifindex, hook), prog_fd, pins, pin_name)) return "tcx";
+  const UniqueFd link = link_tc(ifindex, hook, prog_fd);
+  if (!link) {  // a kernel without TCX (or a program that clsact will not take either)
     attach_clsact(ifindex, hook, prog_fd, pins, priority);
     return "clsact";
   }
-  const UniqueFd link(
-      check_errno("attach a program to tcx of link " + std::to_string(ifindex), created));
   pins.pin(link.get(), pin_name);
   return "tcx";
 }
@@ -119,15 +123,18 @@ bool is_tc_attached(int ifindex, TcHook hook, int prog_fd, const PinDirectory& p
   return clsact_program(ifindex, hook, priority) == wanted;
 }
 
-void attach_xdp(int ifindex, int prog_fd, const PinDirectory& pins, const std::string& pin_name) {
-  if (update_link({BPF_LINK_TYPE_XDP, ifindex}, prog_fd, pins, pin_name)) return;
+UniqueFd link_xdp(int ifindex, int prog_fd) {
   bpf_link_create_opts options{};
   options.sz = sizeof options;
   options.flags = XDP_FLAGS_DRV_MODE;
   const int created = bpf_link_create(prog_fd, ifindex, BPF_XDP, &options);
   if (created < 0) explain_xdp(ifindex, -created);
-  const UniqueFd link(created);
-  pins.pin(link.get(), pin_name);
+  return UniqueFd(created);
+}
+
+void attach_xdp(int ifindex, int prog_fd, const PinDirectory& pins, const std::string& pin_name) {
+  if (update_link({BPF_LINK_TYPE_XDP, ifindex}, prog_fd, pins, pin_name)) return;
+  pins.pin(link_xdp(ifindex, prog_fd).get(), pin_name);
 }
 
 void detach_xdp(const PinDirectory& pins, const std::string& pin_name) {
