@@ -57,8 +57,13 @@ void print(const std::vector<Finding>& findings) {
                 << "): " << finding.cost << "\n  do: " << finding.fix << "\n";
   const auto not_run = std::ranges::count(findings, Verdict::kNotRun, &Finding::verdict);
   if (not_run > 0)
-    std::cout << "\n"
-              << not_run << " checks could not be tried by this user: run `sudo tcpmig doctor`\n";
+    std::cout
+        << "\n"
+        << not_run
+        << " checks could not be tried by this user: run `sudo tcpmig doctor`.\nWithout rights "
+           "`snapshot show`, `config check`, `secret`, `version` and `doctor` work; where "
+           "tcp_repair is ok all the same, so does the library in a user and network "
+           "namespace of one's own.\n";
   std::cout << std::flush;
 }
 

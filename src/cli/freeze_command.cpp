@@ -26,8 +26,8 @@ connection goes on in its process.
 
 Until the connection goes on elsewhere, what its peer sends must not be answered: a process in the background drops it,
 for --hold seconds, in the network namespace of the connection; after that the kernel answers by RST, which ends the
-connection for the peer. `tcpmig resume` in the same network namespace takes its place over; where the connection goes on at
-another machine, packets must have been directed there before the time is over.
+connection for the peer. `tcpmig resume` in the same network namespace takes its place over. For another machine: resume it there
+first, then direct the packets there, before the time is over.
 )";
 
 constexpr const char* kExample =

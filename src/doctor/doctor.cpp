@@ -71,6 +71,10 @@ Json try_one(const Check& check, unsigned rights) {
     return {{"verdict", Verdict::kNotRun}, {"detail", missing_rights(check.needs & ~rights)}};
   try {
     return {{"verdict", Verdict::kOk}, {"detail", check.probe()}};
+  } catch (const std::system_error& error) {
+    const int code = error.code().value();
+    const bool forbidden = (code == EPERM || code == EACCES) && (rights & kAdmin) == 0;
+    return {{"verdict", forbidden ? Verdict::kNotRun : check.without}, {"detail", error.what()}};
   } catch (const std::exception& error) {
     return {{"verdict", check.without}, {"detail", error.what()}};
   }

@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "agent/findings.hpp"
-#include "dispatcher/grace_period.hpp"
+#include "conn/grace_period.hpp"
 #include "doctor/checks.hpp"
 #include "doctor/socket_pair.hpp"
 #include "sys/check.hpp"
@@ -65,7 +65,7 @@ std::string ptrace() {
 }
 
 std::string membarrier() {
-  require(dispatcher::wait_for_grace_period(), "no MEMBARRIER_CMD_GLOBAL");
+  require(conn::wait_for_grace_period(), "no MEMBARRIER_CMD_GLOBAL");
   return "MEMBARRIER_CMD_GLOBAL";
 }
 

@@ -105,6 +105,10 @@ TEST_CASE("cli: every command has help with an example") {
                                                        {"config", "check"},
                                                        {"secret", "generate"},
                                                        {"secret", "rotate"},
+                                                       {"freeze"},
+                                                       {"resume"},
+                                                       {"snapshot", "show"},
+                                                       {"doctor"},
                                                        {"version"}};
   for (std::vector<std::string> words : commands) {
     words.emplace_back("--help");
@@ -117,7 +121,7 @@ TEST_CASE("cli: every command has help with an example") {
     CHECK(help.out.find("json") != std::string::npos);  // or that there is none
     CHECK(help.out.find("tcpmig " + (words.size() > 1 ? words[0] : "lab up")) != std::string::npos);
   }
-  for (const char* group : {"switch", "dispatcher", "agent", "lab", "config", "secret"})
+  for (const char* group : {"switch", "dispatcher", "agent", "lab", "config", "secret", "snapshot"})
     CHECK(invoke({group, "--help"}).out.find("VERB --help") != std::string::npos);
   CHECK(invoke({"--help"}).out.find("4 already running; 5 not found") != std::string::npos);
 }
@@ -136,6 +140,19 @@ TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
                                                 {"secret", "generate"},
                                                 {"flows", "--state", "asleep"},
                                                 {"config", "check", "a", "b"},
+                                                {"freeze"},
+                                                {"freeze", "--pid", "1", "--fd", "0"},
+                                                {"freeze", "--pid", "0", "--fd", "0", "-o", "f"},
+                                                {"freeze", "--pid", "1", "--fd", "-1", "-o", "f"},
+                                                {"resume"},
+                                                {"resume", "f"},
+                                                {"resume", "f", "--"},
+                                                {"resume", "f", "cat"},
+                                                {"resume", "f", "--local", "x", "--", "cat"},
+                                                {"resume", "f", "--fd", "-1", "--", "cat"},
+                                                {"snapshot"},
+                                                {"snapshot", "show"},
+                                                {"doctor", "--role", "patient"},
                                                 {"lab", "fd-server"}}) {
     const Result result = invoke(words);
     INFO(result.error);
