@@ -68,4 +68,5 @@ install(DIRECTORY examples DESTINATION ${documents} COMPONENT library USE_SOURCE
         PATTERN __pycache__ EXCLUDE)
 if(TARGET tcpmig)
   install(TARGETS tcpmig COMPONENT tool)
+  install(TARGETS tcpmig-preload LIBRARY DESTINATION lib/tcpmig COMPONENT tool)  # where `tcpmig exec` looks
 endif()

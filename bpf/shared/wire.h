@@ -65,7 +65,8 @@ enum wire_type {
 	X(REASON_TOMBSTONES_FULL, 20, "the server's tombstone table is full") \
 	X(REASON_TUPLE_BUSY, 21, "a live socket has the same four-tuple") \
 	X(REASON_INCOMPLETE, 22, "parts missing at the deadline") \
-	X(REASON_ABORTED, 23, "aborted before it was opened")
+	X(REASON_ABORTED, 23, "aborted before it was opened") \
+	X(REASON_NOT_TAKEN, 24, "no program on the server took the connection")
 
 enum wire_reason {
 #define X(name, value, text) name = value,

@@ -66,4 +66,12 @@ void send_descriptor(int unix_socket, int fd, std::string_view note);
 /// The counterpart: nullopt on an orderly end of the peer.
 std::optional<std::pair<UniqueFd, std::string>> receive_descriptor(int unix_socket);
 
+/// The program's side of a pool server with `handoff`: takes one live connection from the agent that has connected to the program's
+/// SOCK_SEQPACKET socket (one connection of that kind for each TCP connection: accept it, call this, close it). Receives it, says so, and
+/// waits (at most two seconds) for the agent's word: until then the agent may give it to another server, afterwards it is this program's
+/// alone, and if the agent is killed in between it is whichever the kernel says. The second member is the client, "192.0.2.1:4711".
+/// nullopt: there is nothing to serve (the agent has ended, or changed its mind). Throws std::runtime_error where the message is no
+/// connection, std::system_error where the socket fails.
+std::optional<std::pair<sys::UniqueFd, std::string>> take_connection(int unix_socket);
+
 }  // namespace tcpmig

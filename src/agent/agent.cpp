@@ -16,7 +16,8 @@ namespace {
 
 LoopWork work_of(Service& service, const std::filesystem::path& status_socket) {
   LoopWork work{.watches = {{service.events_fd(), [&] { service.on_events(); }},
-                            {service.tun_fd(), [&] { service.on_tun(); }}},
+                            {service.tun_fd(), [&] { service.on_tun(); }},
+                            {service.handovers_fd(), [&] { service.on_handovers(); }}},
                 .due = [&] { return service.due(); },
                 .run = [&](TimePoint now) { service.run(now); },
                 .status = [&] { return service.status(); },
@@ -39,6 +40,7 @@ void give_back(const config::Config& config, const config::Node& self) {
     if (const auto link = netlink.find_link(self.interface)) Programs::detach(link->index, pins);
     pins.remove_all();
   }
+  std::filesystem::remove(paths.handover_socket());
   sys::Ledger(paths.ledger("agent"), netlink).undo();
 }
 

@@ -67,7 +67,7 @@ Finding interface_of(const config::Node& self) {
 Finding btf() {
   const bool there = std::filesystem::exists("/sys/kernel/btf/vmlinux");
   return {"btf", there, there ? "/sys/kernel/btf/vmlinux" : "no /sys/kernel/btf/vmlinux",
-          "no kernel resume: only servers with `handoff` can be given connections",
+          "no kernel resume: servers must run under `tcpmig exec`, or have a `handoff`",
           "use a kernel with CONFIG_DEBUG_INFO_BTF=y"};
 }
 
@@ -76,9 +76,9 @@ Finding syncookies() {
   return {"tcp_syncookies", value.value_or(0) >= 1,
           value ? "net.ipv4.tcp_syncookies = " + std::to_string(*value)
                 : "the kernel has no SYN cookies (CONFIG_SYN_COOKIES)",
-          "no kernel resume (the kernel would answer with RST): only servers with `handoff` can be "
-          "given "
-          "connections",
+          "no kernel resume (the kernel would answer with RST): servers must run under `tcpmig "
+          "exec`, or "
+          "have a `handoff`",
           "sysctl net.ipv4.tcp_syncookies=1 (the default)"};
 }
 
@@ -114,9 +114,10 @@ Finding kfunc(bool has_rights) {
           missing.empty() ? "bpf_sk_assign_tcp_reqsk()"
           : unknown       ? "cannot be told without the rights above (" + missing + ")"
                           : missing,
-          "no kernel resume: only servers with `handoff` can be given connections",
+          "no kernel resume: servers must run under `tcpmig exec`, or have a `handoff`",
           unknown ? "run `tcpmig agent check` as root"
-                  : "use Linux 6.9 or newer with CONFIG_SYN_COOKIES=y"};
+                  : "start the servers by `tcpmig exec`, or use Linux 6.9 or newer with "
+                    "CONFIG_SYN_COOKIES=y"};
 }
 
 std::vector<Finding> host_findings(const config::Config& /*config*/, const config::Node& self) {

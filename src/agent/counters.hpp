@@ -16,6 +16,10 @@ namespace tcpmig::agent {
   X(cut_short, "connections ended because a former run had not delivered everything")      \
   X(through_tun, "transfers opened through the TUN (several parts, an old four-tuple)")    \
   X(handed_over, "connections given to a program by descriptor")                           \
+  X(tickets, "tickets: connections to a listener that make its program ask for one")       \
+  X(tickets_untaken, "tickets that no program has asked with")                             \
+  X(strangers, "connections that were taken for tickets and are none")                     \
+  X(not_taken, "connections that their program did not take, or died before it had")       \
   X(old_sockets_ended, "sockets of an earlier connection with the same four-tuple, ended") \
   X(parts_asked, "missing parts asked for")                                                \
   X(incomplete, "transfers whose parts did not come in time")                              \

@@ -3,92 +3,372 @@
 
 #include <arpa/inet.h>
 #include <spdlog/spdlog.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
-#include <tcpmig/resume.hpp>
 
-#include "conn/repair_mode.hpp"
+#include "agent/claim_socket.hpp"
+#include "agent/guarded.hpp"
+#include "agent/likeness.hpp"
+#include "conn/repair_steps.hpp"
+#include "handover/handover.h"
 #include "sys/check.hpp"
 
 namespace tcpmig::agent {
 namespace {
 
-sys::UniqueFd connect_to(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path)
-    throw std::system_error(ENAMETOOLONG, std::generic_category(), path);
-  path.copy(address.sun_path, sizeof address.sun_path - 1);
-  sys::UniqueFd fd(
-      sys::check("socket", ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
-  sys::check("connect " + path,
-             ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
-  return fd;
+constexpr std::chrono::milliseconds kAskerPatience{1'000};
+constexpr std::chrono::milliseconds kAcceptPause{100};
+
+Refusal as_refusal(const std::system_error& error, abi::wire_reason reason) {
+  return {reason, static_cast<std::uint32_t>(error.code().value())};
 }
 
-/// In repair mode a close is silent: the client hears nothing, and the flow may be opened elsewhere.
-void close_silently(sys::UniqueFd fd) noexcept {
-  try {
-    conn::enter_repair(fd.get());
-  } catch (const std::system_error&) {  // what could be restored can be taken into repair again
-  }
+/// What connect() says where nobody listens, and where too many wait.
+Refusal unreachable(const std::system_error& error) {
+  return as_refusal(
+      error, error.code().value() == EAGAIN ? abi::REASON_BACKLOG_FULL : abi::REASON_NO_LISTENER);
 }
+
+std::uint16_t port_of(const Arrival& arrival) { return ntohs(arrival.commit.target_port); }
+
+sys::Endpoint local_end(const Arrival& arrival) { return local_of(arrival.flow, port_of(arrival)); }
 
 }  // namespace
 
-Handoffs::Handoffs(const config::Config& config, const config::Node& self, Deliver deliver,
-                   Counters& counters)
-    : deliver_(std::move(deliver)), counters_(counters) {
+Handoffs::Handoffs(const config::Config& config, const config::Node& self,
+                   const Tombstones& tombstones, sys::SockDiag& diag, Deliver deliver,
+                   Counters& counters, Taken taken, Refused refused)
+    : config_(config),
+      self_(self),
+      tombstones_(tombstones),
+      diag_(diag),
+      deliver_(std::move(deliver)),
+      counters_(counters),
+      taken_(std::move(taken)),
+      refused_(std::move(refused)),
+      doors_(config, self, counters),
+      epoll_(sys::check("epoll_create1", ::epoll_create1(EPOLL_CLOEXEC))),
+      listener_(listen_for_claims(config.paths(self.name).handover_socket())) {
   for (const config::Pool& pool : config.pools)
     for (const config::PoolServer& server : pool.servers)
       if (server.node_id == self.id && !server.handoff.empty())
         paths_[server.port] = server.handoff;
+  watch(listener_.get(), EPOLLIN);
 }
 
-int Handoffs::connection(std::uint16_t port) {
-  sys::UniqueFd& kept = connections_[port];
-  char byte = 0;
-  // The program ended meanwhile: an orderly end reads as 0 bytes.
-  if (kept && ::recv(kept.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) kept.reset();
-  if (!kept) kept = connect_to(paths_.at(port));
-  return kept.get();
+Handoffs::~Handoffs() {
+  std::error_code ignored;
+  std::filesystem::remove(config_.paths(self_.name).handover_socket(), ignored);
 }
 
-void Handoffs::give(std::uint16_t port, int fd, const std::string& note) {
-  try {
-    send_descriptor(connection(port), fd, note);
-  } catch (const std::system_error&) {
-    connections_.erase(port);
-    throw;
+void Handoffs::watch(int fd, std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) < 0 && errno == EEXIST)
+    sys::check("epoll_ctl", ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event));
+}
+
+std::optional<Refusal> Handoffs::open(const Opened& opened, Arrival arrival) {
+  if (waiting_.size() >= kMost) return Refusal{abi::REASON_BACKLOG_FULL, ENOBUFS};
+  const abi::flow_key flow = arrival.flow;
+  const auto [entry, fresh] = waiting_.try_emplace(flow);
+  Waiting& waiting = entry->second;
+  waiting = {.opened = opened,
+             .arrival = std::move(arrival),
+             .ticket = {},
+             .channel = {},
+             .connection = {},
+             .snapshot = {},
+             .deadline = opened.when + config_.timeouts.transfer / 2};
+  const auto path = paths_.find(port_of(waiting.arrival));
+  std::optional<Refusal> refusal =
+      path == paths_.end() ? knock(waiting) : hand_to_socket(waiting, path->second);
+  if (!refusal) {
+    const int fd = waiting.ticket ? waiting.ticket->fd.get() : waiting.channel.get();
+    flows_[fd] = flow;
+    watch(fd, waiting.ticket && !waiting.ticket->knocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
+    return std::nullopt;
   }
+  waiting_.erase(entry);
+  return refusal;
 }
 
-std::optional<Refusal> Handoffs::open(const Arrival& arrival) {
-  const std::uint16_t port = ntohs(arrival.commit.target_port);
-  const sys::Endpoint local = local_of(arrival.flow, port);
+std::optional<Refusal> Handoffs::knock(Waiting& waiting) {
+  const sys::Endpoint listener = local_end(waiting.arrival);
+  if (!doors_.is_open(listener, Clock::now())) return Refusal{abi::REASON_NOT_TAKEN};
   try {
-    connection(port);
-  } catch (const std::system_error& error) {
-    return Refusal{abi::REASON_NO_LISTENER, static_cast<std::uint32_t>(error.code().value())};
-  }
-  const auto snapshot = control::to_snapshot(arrival.commit, arrival.received, local);
-  if (!snapshot) return Refusal{abi::REASON_INCOMPLETE};
-  sys::UniqueFd fd;
-  try {
-    fd = repair_resume(*snapshot, local, deliver_);
-    give(port, fd.get(), client_of(arrival.flow).str());
-    ++counters_.handed_over;
+    waiting.ticket = issue_ticket(config_, self_, listener);
+    ++counters_.tickets;
     return std::nullopt;
   } catch (const std::system_error& error) {
-    if (fd) close_silently(std::move(fd));
-    return Refusal{abi::REASON_KERNEL_REFUSED, static_cast<std::uint32_t>(error.code().value())};
+    return unreachable(error);
+  }
+}
+
+/// In repair afterwards. `like`: an accepted socket whose settings it shall have; -1: none.
+void Handoffs::restore(Waiting& waiting, const std::optional<Accepted>& likeness, int like) {
+  const sys::Endpoint local = local_end(waiting.arrival);
+  auto snapshot =
+      control::to_snapshot(waiting.arrival.commit, std::move(waiting.arrival.received), local);
+  if (!snapshot) throw std::invalid_argument(snapshot.error());
+  if (likeness) take_likeness(*snapshot, *likeness, like);
+  waiting.connection = conn::resume_in_repair(*snapshot, local, deliver_);
+  if (likeness) give_likeness(like, waiting.connection.get());
+  snapshot->received.clear();
+  waiting.snapshot = std::move(*snapshot);
+}
+
+std::optional<Refusal> Handoffs::hand_to_socket(Waiting& waiting, const std::string& path) {
+  try {
+    waiting.channel = connect_to_program(path);
+  } catch (const std::system_error& error) {
+    return unreachable(error);
+  }
+  try {
+    restore(waiting, std::nullopt, -1);
+    send_descriptor(waiting.channel.get(), waiting.connection.get(),
+                    client_of(waiting.arrival.flow).str());
+    return std::nullopt;
+  } catch (const std::system_error& error) {
+    return as_refusal(error, abi::REASON_KERNEL_REFUSED);
   } catch (const std::exception& error) {  // what this kernel cannot restore
-    spdlog::warn("{}: {}", client_of(arrival.flow).str(), error.what());
-    if (fd) close_silently(std::move(fd));
+    spdlog::warn("{}: {}", client_of(waiting.arrival.flow).str(), error.what());
     return Refusal{abi::REASON_KERNEL_REFUSED, ENOTSUP};
   }
+}
+
+// ---- programs that ask ----
+
+void Handoffs::on_events() {
+  std::array<epoll_event, 64> events{};
+  const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), 0);
+  for (int i = 0; i < count; ++i) {
+    const int fd = events[static_cast<std::size_t>(i)].data.fd;
+    guarded("handover", [&] {
+      if (fd == listener_.get()) return accept_askers();
+      if (askers_.contains(fd)) return hear_asker(fd);
+      const auto flow = flows_.find(fd);
+      if (flow == flows_.end()) return;  // ended by an event before this one
+      const auto entry = waiting_.find(flow->second);
+      if (entry->second.ticket)
+        hear_ticket(entry);
+      else
+        hear_program(entry);
+    });
+  }
+}
+
+void Handoffs::accept_askers() {
+  while (askers_.size() < kMostAskers) {
+    sys::UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR)) return;
+    if (!fd) break;  // no descriptor left
+    const int number = fd.get();
+    askers_[number] = {std::move(fd), Clock::now() + kAskerPatience};
+    watch(number, EPOLLIN);
+  }
+  watch(listener_.get(), 0);
+  next_accept_ = Clock::now() + kAcceptPause;
+}
+
+void Handoffs::hear_asker(int fd) {
+  int accepted = -1;
+  const int verb = handover_receive(fd, &accepted);
+  if (verb == -EAGAIN) return;
+  sys::UniqueFd ticket(accepted);
+  sys::UniqueFd channel = std::move(askers_.extract(fd).mapped().first);
+  if (verb == HANDOVER_CLAIM && ticket) claim(std::move(channel), std::move(ticket));
+}
+
+void Handoffs::claim(sys::UniqueFd channel, sys::UniqueFd accepted) {
+  const auto seen = look_at(accepted.get());
+  if (!seen || doors_.answered(seen->from, seen->to, accepted.get())) {
+    handover_send(channel.get(), HANDOVER_NOTHING, -1);
+    return;
+  }
+  for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) {
+    const auto& ticket = entry->second.ticket;
+    if (!ticket || ticket->from != seen->from || ticket->to != seen->to) continue;
+    if (!in_same_namespace(ticket->fd.get(), accepted.get())) break;
+    return offer(entry, std::move(channel), *seen, std::move(accepted));
+  }
+  ++counters_.strangers;
+  handover_send(channel.get(), HANDOVER_STRANGER, -1);
+}
+
+/// The program has accepted the ticket: it gets the connection. The ticket ends, also where something goes wrong.
+void Handoffs::offer(Entry entry, sys::UniqueFd channel, const Accepted& ticket,
+                     sys::UniqueFd accepted) {
+  Waiting& waiting = entry->second;
+  doors_.found_open(port_of(waiting.arrival));
+  flows_.erase(waiting.ticket->fd.get());
+  const Ticket used = std::move(*waiting.ticket);
+  waiting.ticket.reset();
+  if (!still_ours(waiting)) {
+    handover_send(channel.get(), HANDOVER_NOTHING, -1);
+    waiting_.erase(entry);
+    return;
+  }
+  Refusal refusal{abi::REASON_NOT_TAKEN};
+  try {
+    restore(waiting, ticket, accepted.get());
+    const int sent = handover_send(channel.get(), HANDOVER_OFFER, waiting.connection.get());
+    if (sent == 0) {
+      waiting.channel = std::move(channel);
+      waiting.deadline = std::max(waiting.deadline, Clock::now() + config_.timeouts.transfer / 4);
+      flows_[waiting.channel.get()] = entry->first;
+      return;  // watched already, as an asker
+    }
+    refusal.detail = static_cast<std::uint32_t>(-sent);
+  } catch (const std::system_error& error) {
+    refusal = as_refusal(error, abi::REASON_KERNEL_REFUSED);
+  } catch (const std::exception& error) {  // what this kernel cannot restore
+    spdlog::warn("{}: {}", client_of(entry->first).str(), error.what());
+    refusal = {abi::REASON_KERNEL_REFUSED, ENOTSUP};
+  }
+  handover_send(channel.get(), HANDOVER_NOTHING, -1);
+  end(entry, refusal);
+}
+
+bool Handoffs::still_ours(const Waiting& waiting) const {
+  const auto tombstone = tombstones_.find(waiting.arrival.flow);
+  return tombstone && tombstone->state == abi::TOMB_OPENING &&
+         tombstone->generation == ntohl(waiting.arrival.commit.generation);
+}
+
+// ---- what becomes of them ----
+
+/// It connects late (a full backlog), or the program has closed it.
+void Handoffs::hear_ticket(Entry entry) {
+  Ticket& ticket = *entry->second.ticket;
+  try {
+    if (!ticket.knocked) {
+      if (ticket.advance()) watch(ticket.fd.get(), EPOLLIN);
+      return;
+    }
+  } catch (const std::system_error& error) {
+    return end(entry, unreachable(error));
+  }
+  char ignored[512];
+  const ssize_t got = ::recv(ticket.fd.get(), ignored, sizeof ignored, MSG_DONTWAIT);
+  if (got > 0 || (got < 0 && errno == EAGAIN)) return;  // a program that greets whoever comes
+  if (got == 0) doors_.found_deaf(port_of(entry->second.arrival), Clock::now());  // else: it ended
+  ++counters_.tickets_untaken;
+  end(entry, {abi::REASON_NOT_TAKEN});
+}
+
+bool Handoffs::hear_program(Entry entry) {
+  const int verb = handover_receive(entry->second.channel.get(), nullptr);
+  if (verb == -EAGAIN) return false;
+  if (verb == HANDOVER_TAKEN)
+    give(entry);
+  else
+    end(entry, {abi::REASON_NOT_TAKEN});
+  return true;
+}
+
+/// The point of no return.
+void Handoffs::give(Entry entry) {
+  Waiting waiting = std::move(entry->second);
+  flows_.erase(waiting.channel.get());
+  waiting_.erase(entry);
+  try {
+    conn::finish_resume(waiting.connection.get(), waiting.snapshot, local_end(waiting.arrival),
+                        deliver_);
+  } catch (const std::exception& error) {
+    spdlog::warn("{}: {}", client_of(waiting.arrival.flow).str(), error.what());
+    ++counters_.not_taken;
+    return refused_(waiting.opened, {abi::REASON_KERNEL_REFUSED, 0});
+  }
+  handover_send(waiting.channel.get(), HANDOVER_GO, -1);  // where it fails the program looks itself
+  ++counters_.handed_over;
+  taken_(waiting.opened);
+}
+
+/// What is closed is in repair: nobody hears of it.
+void Handoffs::end(Entry entry, Refusal refusal) {
+  const Opened opened = entry->second.opened;
+  drop(entry);
+  ++counters_.not_taken;
+  refused_(opened, refusal);
+}
+
+void Handoffs::time_out(Entry entry, TimePoint now) {
+  Waiting& waiting = entry->second;
+  if (!waiting.ticket) {
+    if (!hear_program(entry)) end(entry, {abi::REASON_NOT_TAKEN, ETIMEDOUT});
+    return;
+  }
+  ++counters_.tickets_untaken;
+  const Ticket& ticket = *waiting.ticket;
+  const auto other_end = diag_.find(ticket.to, ticket.from);
+  if (other_end && other_end->inode != 0) {
+    doors_.found_deaf(ticket.to.port, now);
+    return end(entry, {abi::REASON_NOT_TAKEN});
+  }
+  const bool full = !ticket.knocked && backlog_full(diag_, ticket.to);
+  end(entry, {full ? abi::REASON_BACKLOG_FULL : abi::REASON_NOT_TAKEN, ETIMEDOUT});
+}
+
+bool Handoffs::ask(const abi::flow_key& flow, const abi::wire_header& question,
+                   const sys::Endpoint& from) {
+  const auto entry = waiting_.find(flow);
+  if (entry == waiting_.end() || entry->second.opened.question.generation != question.generation)
+    return false;
+  Opened& opened = entry->second.opened;
+  const auto port = opened.question.target_port;
+  opened.question = question;
+  opened.question.target_port = port;
+  opened.from = from;
+  const bool abort = question.type == abi::WIRE_ABORT;
+  if (abort && (entry->second.ticket || !hear_program(entry))) end(entry, {abi::REASON_ABORTED});
+  return true;
+}
+
+void Handoffs::forget(const abi::flow_key& flow) {
+  const auto entry = waiting_.find(flow);
+  if (entry != waiting_.end()) drop(entry);
+}
+
+void Handoffs::drop(Entry entry) {
+  if (entry->second.ticket) flows_.erase(entry->second.ticket->fd.get());
+  if (entry->second.channel) flows_.erase(entry->second.channel.get());
+  waiting_.erase(entry);
+}
+
+TimePoint Handoffs::due() const {
+  TimePoint first =
+      std::min(doors_.due(), next_accept_ == TimePoint{} ? TimePoint::max() : next_accept_);
+  for (const auto& [flow, waiting] : waiting_) first = std::min(first, waiting.deadline);
+  for (const auto& [fd, asker] : askers_) first = std::min(first, asker.second);
+  return first;
+}
+
+void Handoffs::run(TimePoint now) {
+  doors_.run(now);
+  if (next_accept_ != TimePoint{} && now >= next_accept_) {
+    next_accept_ = {};
+    watch(listener_.get(), EPOLLIN);
+  }
+  std::erase_if(askers_, [&](const auto& asker) { return now >= asker.second.second; });
+  std::vector<abi::flow_key> late;
+  for (const auto& [flow, waiting] : waiting_)
+    if (now >= waiting.deadline) late.push_back(flow);
+  for (const abi::flow_key& flow : late)
+    guarded("a handover's end", [&] {
+      const auto entry = waiting_.find(flow);
+      if (entry != waiting_.end()) time_out(entry, now);
+    });
+}
+
+nlohmann::json Handoffs::status() const {
+  return {{"waiting", waiting_.size()}, {"deaf_ports", doors_.status()}};
 }
 
 }  // namespace tcpmig::agent

@@ -1,36 +1,105 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <functional>
 #include <map>
-
+#include <nlohmann/json_fwd.hpp>
 #include <tcpmig/resume.hpp>
 
+#include "agent/doors.hpp"
 #include "agent/openings.hpp"
-#include "sys/unique_fd.hpp"
+#include "agent/tickets.hpp"
 
 namespace tcpmig::agent {
 
-/// Connections that are handed to a program of ours: restored by TCP_REPAIR, and given away as a descriptor over the Unix socket (SOCK_SEQPACKET)
-/// that the pool server names. Needs neither a listener nor the kfunc.
+/// Connections that are restored by TCP_REPAIR and given to a program (handover/handover.h is how). Needs no kfunc. The tombstone is
+/// claimed all the while (OPENING).
+///
+///             open()
+///               |  ticket to the listener               open(), server with `handoff`
+///               v                                          |  connects to the program's socket
+///           KNOCKING --- CLAIM: restored, in repair --> OFFERED --- TAKEN ---> it leaves repair, GO: Taken
+///               |                                          |
+///               +---- deadline, ABORT, program ended ------+-----> closed in repair: Refused. Nothing was ever sent
+///
+/// So what ends the agent, the program or the transfer before TAKEN leaves a connection that any other server may take.
 class Handoffs {
  public:
-  /// `deliver`: gives the kernel a packet as if received (the FIN of a client that has closed).
-  Handoffs(const config::Config& config, const config::Node& self, Deliver deliver,
-           Counters& counters);
+  static constexpr std::size_t kMost = 4096;  ///< transfers that wait for their programs
+  static constexpr std::size_t kMostAskers =
+      1024;  ///< programs (or whoever) that have connected and said nothing yet
 
-  /// Is this port one of those?
-  [[nodiscard]] bool serves(std::uint16_t port) const { return paths_.contains(port); }
-  /// Restores and gives away; the tombstone is claimed. The connection exists afterwards, unless there is a refusal.
-  std::optional<Refusal> open(const Arrival& arrival);
+  using Taken = std::function<void(const Opened&)>;
+  using Refused = std::function<void(const Opened&, Refusal)>;
+  /// `deliver`: gives the kernel a packet as if received (the FIN of a client that has closed). Listens for claims; throws std::system_error.
+  Handoffs(const config::Config& config, const config::Node& self, const Tombstones& tombstones,
+           sys::SockDiag& diag, Deliver deliver, Counters& counters, Taken taken, Refused refused);
+  ~Handoffs();
+  Handoffs(const Handoffs&) = delete;
+  Handoffs& operator=(const Handoffs&) = delete;
+
+  /// A program's own socket is named for this port (`handoff`).
+  [[nodiscard]] bool has_socket(std::uint16_t port) const { return paths_.contains(port); }
+  /// The tombstone is claimed. nullopt: under way, Taken or Refused will be called.
+  std::optional<Refusal> open(const Opened& opened, Arrival arrival);
+  [[nodiscard]] bool has(const abi::flow_key& flow) const { return waiting_.contains(flow); }
+  /// A question about a transfer that is under way: a repeat is answered when it is decided; ABORT decides it. False: it is not.
+  bool ask(const abi::flow_key& flow, const abi::wire_header& question, const sys::Endpoint& from);
+  /// There is a newer transfer of this flow: the program will get nothing of this one.
+  void forget(const abi::flow_key& flow);
+
+  /// Readable when on_events() has something to do.
+  [[nodiscard]] int events_fd() const noexcept { return epoll_.get(); }
+  void on_events();
+  [[nodiscard]] TimePoint due() const;
+  void run(TimePoint now);
+  [[nodiscard]] nlohmann::json status() const;
 
  private:
-  /// A connected socket, kept for the next time; throws std::system_error.
-  int connection(std::uint16_t port);
-  void give(std::uint16_t port, int fd, const std::string& note);
+  struct Waiting {
+    Opened opened;
+    Arrival arrival;
+    std::optional<Ticket> ticket;  ///< KNOCKING
+    sys::UniqueFd channel;         ///< OFFERED: to the program
+    sys::UniqueFd connection;      ///< OFFERED: in repair
+    Snapshot snapshot;             ///< OFFERED: of it, without the received bytes
+    TimePoint deadline;
+  };
+  using Entry = FlowMap<Waiting>::iterator;
 
+  std::optional<Refusal> knock(Waiting& waiting);
+  std::optional<Refusal> hand_to_socket(Waiting& waiting, const std::string& path);
+  void restore(Waiting& waiting, const std::optional<Accepted>& likeness, int like);
+  void watch(int fd, std::uint32_t events);
+
+  void accept_askers();
+  void hear_asker(int fd);
+  void claim(sys::UniqueFd channel, sys::UniqueFd accepted);
+  void offer(Entry entry, sys::UniqueFd channel, const Accepted& ticket, sys::UniqueFd accepted);
+  void hear_ticket(Entry entry);
+  /// True: decided.
+  bool hear_program(Entry entry);
+  void give(Entry entry);
+  void end(Entry entry, Refusal refusal);
+  void drop(Entry entry);
+  void time_out(Entry entry, TimePoint now);
+  bool still_ours(const Waiting& waiting) const;
+
+  const config::Config& config_;
+  const config::Node& self_;
+  const Tombstones& tombstones_;
+  sys::SockDiag& diag_;
   Deliver deliver_;
   Counters& counters_;
-  std::map<std::uint16_t, std::string> paths_;
-  std::map<std::uint16_t, sys::UniqueFd> connections_;
+  Taken taken_;
+  Refused refused_;
+  Doors doors_;
+  std::map<std::uint16_t, std::string> paths_;  ///< `handoff` by port
+  sys::UniqueFd epoll_;
+  sys::UniqueFd listener_;
+  std::map<int, std::pair<sys::UniqueFd, TimePoint>> askers_;  ///< and when they must have spoken
+  FlowMap<Waiting> waiting_;
+  std::map<int, abi::flow_key> flows_;  ///< of tickets and channels
+  TimePoint next_accept_;               ///< no descriptor was left
 };
 
 }  // namespace tcpmig::agent

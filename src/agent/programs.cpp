@@ -109,8 +109,11 @@ Programs::Programs(const config::Config& config, const config::Node& self,
       skeletons_(std::make_unique<Skeletons>()),
       events_(nullptr, ring_buffer__free) {
   skeletons_->guard_programs = load_guard(config, pins);
-  skeletons_->resume_programs = load_resume(
-      bpf_map__max_entries(skeletons_->guard_programs->maps.tombstones), &pins, missing_);
+  if (self.resume == config::Resume::kRepair)
+    missing_ = "resume = \"repair\" asks for none";
+  else
+    skeletons_->resume_programs = load_resume(
+        bpf_map__max_entries(skeletons_->guard_programs->maps.tombstones), &pins, missing_);
   const auto sample = [](void* self_pointer, void* data, std::size_t size) -> int {
     abi::node_event event{};
     if (size < sizeof event) return 0;
@@ -176,6 +179,8 @@ std::string Programs::attach(int interface, int tun) {
                    kWirePriority);
     sys::attach_tc(interface, ingress, bpf_program__fd(resume_programs.resume_wire), pins_,
                    kWirePin, kWirePriority);
+  } else {  // a former run may have had it
+    sys::detach_tc(interface, ingress, pins_, kWirePin, kWirePriority);
   }
   return sys::attach_tc(interface, ingress,
                         bpf_program__fd(skeletons_->guard_programs->progs.guard), pins_, kGuardPin,

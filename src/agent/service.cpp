@@ -71,8 +71,10 @@ Service::Service(const config::Config& config, const config::Node& self)
                 config.timeouts.delivery, counters_,
                 [this](const abi::flow_key& flow) { delivered(flow); }),
       handoffs_(
-          config, self, [this](std::span<const std::byte> packet) { openings_.inject(packet); },
-          counters_),
+          config, self, tombstones_, diag_,
+          [this](std::span<const std::byte> packet) { openings_.inject(packet); }, counters_,
+          [this](const Opened& opened) { confirm(opened); },
+          [this](const Opened& opened, Refusal refusal) { refuse(opened, refusal); }),
       flows_(
           config, self, diag_, tombstones_, endings_, answers_, counters_,
           [this](const abi::flow_key& flow) { return openings_.has(flow); }, Clock::now()),
@@ -80,10 +82,7 @@ Service::Service(const config::Config& config, const config::Node& self)
       next_tick_(Clock::now()),
       next_load_(next_tick_),
       next_care_(next_tick_ + kCarePause) {
-  if (!programs_.has_kernel_resume())
-    warnings_.push_back(
-        "no kernel resume: " + programs_.missing() +
-        ": transfers to stock servers are refused, only servers with `handoff` work");
+  if (!programs_.has_kernel_resume()) warnings_.push_back(without_kernel_resume());
   for (const Finding& finding : host_findings(config, self))
     if (!finding.ok)
       warnings_.push_back(finding.name + ": " + finding.detail + ": " + finding.cost + ": " +
@@ -92,6 +91,21 @@ Service::Service(const config::Config& config, const config::Node& self)
   programs_.configure(secret_, tun_.ifindex());
   watch_syncookies();
   attached_ = programs_.attach(interface_, tun_.ifindex());
+}
+
+std::string Service::without_kernel_resume() const {
+  const std::string why = "no kernel resume: " + programs_.missing() + ": ";
+  if (self_.resume == config::Resume::kKernel)
+    return why +
+           "transfers are refused, but for servers with `handoff`: write resume = \"auto\" and "
+           "start "
+           "the servers under `tcpmig exec`";
+  return why + "servers must run under `tcpmig exec`, or have a `handoff`";
+}
+
+bool Service::by_program(std::uint16_t port) const {
+  if (handoffs_.has_socket(port)) return true;
+  return self_.resume != config::Resume::kKernel && !programs_.can_resume();
 }
 
 void Service::on_tun() {
@@ -137,8 +151,8 @@ void Service::on_control(int fd) {
 }
 
 TimePoint Service::due() const {
-  TimePoint first = std::min({confirmations_.due(), openings_.due(), endings_.due(), flows_.due(),
-                              next_load_, next_care_});
+  TimePoint first = std::min({confirmations_.due(), openings_.due(), handoffs_.due(),
+                              endings_.due(), flows_.due(), next_load_, next_care_});
   const bool ticking = assembly_.under_way() > 0 || held_.packets() > 0 || !unconfirmed_.empty();
   return ticking ? std::min(first, next_tick_) : first;
 }
@@ -183,7 +197,10 @@ void Service::watch_syncookies() {
   if (programs_.can_resume())
     spdlog::info("net.ipv4.tcp_syncookies is on: transfers are opened again");
   else
-    spdlog::warn("net.ipv4.tcp_syncookies = 0: transfers to stock servers are refused");
+    spdlog::warn("net.ipv4.tcp_syncookies = 0: no kernel resume: {}",
+                 self_.resume == config::Resume::kKernel
+                     ? "transfers to stock servers are refused"
+                     : "only servers that run under `tcpmig exec` are given connections");
 }
 
 /// What somebody else may have undone, and what was missed.
@@ -203,6 +220,7 @@ void Service::keep_attached(TimePoint now) {
 void Service::run(TimePoint now) {
   confirmations_.run(now);
   openings_.run(now);
+  handoffs_.run(now);
   endings_.run(now);
   if (now >= next_tick_) {
     next_tick_ = now + kTick;
@@ -240,6 +258,10 @@ nlohmann::json Service::status() const {
           {"held_bytes", held_.bytes()},
           {"assembling", assembly_.under_way()},
           {"delivering", openings_.under_way()},
+          {"resume", programs_.can_resume()                    ? "kernel"
+                     : self_.resume == config::Resume::kKernel ? "none"
+                                                               : "repair"},
+          {"handovers", handoffs_.status()},
           {"programs", std::move(counters)},
           {"agent", std::move(own)},
           {"warnings", warnings_}};

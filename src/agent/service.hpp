@@ -26,7 +26,8 @@ namespace tcpmig::agent {
 ///   COMMIT of one part ------> resume_wire --> event OPENED ----------> look for the child
 ///   several parts, or a
 ///   busy four-tuple ---------> assembly --> TUN, resume_tun ----------> look for the child
-///   handoff port ------------> assembly --> TCP_REPAIR, SCM_RIGHTS
+///   for a program (by_program)
+///     ----------------------> assembly --> Handoffs: the program is made to ask, TCP_REPAIR, SCM_RIGHTS
 ///
 /// then RESUMED to the sender, and what was held meanwhile follows.
 class Service {
@@ -39,6 +40,8 @@ class Service {
   [[nodiscard]] std::vector<int> control_fds() const { return port_.descriptors(); }
   void on_events();
   void on_tun();
+  [[nodiscard]] int handovers_fd() const noexcept { return handoffs_.events_fd(); }
+  void on_handovers() { handoffs_.on_events(); }
   void on_control(int fd);
   /// When run() wants to be called next; TimePoint::max() never happens.
   [[nodiscard]] TimePoint due() const;
@@ -49,6 +52,9 @@ class Service {
  private:
   // events of the programs
   void on_event(const abi::node_event& event);
+  /// Are connections to this port restored for a program that takes them, rather than by the kernel?
+  [[nodiscard]] bool by_program(std::uint16_t port) const;
+  [[nodiscard]] std::string without_kernel_resume() const;
   // control messages
   void on_datagram(std::span<const std::byte> datagram, const sys::Endpoint& from);
   void on_part(const abi::flow_key& flow, const control::Incoming& message,

@@ -62,15 +62,15 @@ void Service::on_part(const abi::flow_key& flow, const control::Incoming& messag
   const bool known = tombstone && !control::newer(generation, tombstone->generation);
   // Announced and not yet opened; or a former run that did not get to the end of a transfer of several parts: they are put together
   // once more.
-  const bool unfinished =
-      known && tombstone->generation == generation &&
-      (tombstone->state == abi::TOMB_ANNOUNCED ||
-       (tombstone->state == abi::TOMB_OPENING && ntohs(header.parts) > 1 && !openings_.has(flow)));
+  const bool unfinished = known && tombstone->generation == generation &&
+                          (tombstone->state == abi::TOMB_ANNOUNCED ||
+                           (tombstone->state == abi::TOMB_OPENING && ntohs(header.parts) > 1 &&
+                            !openings_.has(flow) && !handoffs_.has(flow)));
   if (known && !unfinished) {
     if (commit) answer_again(flow, *tombstone, header, from);
     return;
   }
-  if (!handoffs_.serves(ntohs(header.target_port)) && !programs_.can_resume()) {
+  if (!by_program(ntohs(header.target_port)) && !programs_.can_resume()) {
     if (commit) refuse_unopened(flow, header, from, {abi::REASON_NO_KFUNC, 0});
     return;
   }

@@ -80,9 +80,9 @@ void Service::open(Arrival arrival) {
   // While it is announced only: from the claim on a socket is no longer known to be of an earlier connection.
   if (const auto busy = end_old_socket(diag_, tombstones_, arrival, counters_))
     return refuse_unopened(arrival.flow, arrival.commit, arrival.from, *busy);
-  const bool handoff = handoffs_.serves(ntohs(arrival.commit.target_port));
+  const bool whole = by_program(ntohs(arrival.commit.target_port));
   const auto claimed =
-      tombstones_.claim(arrival.flow, arrival.commit, handoff ? 0 : Openings::paced(arrival));
+      tombstones_.claim(arrival.flow, arrival.commit, whole ? 0 : Openings::paced(arrival));
   switch (claimed.what) {
     case abi::TOMBSTONE_DONE:
       return open_claimed(std::move(arrival));
@@ -97,7 +97,7 @@ void Service::open(Arrival arrival) {
 void Service::go_on(Arrival arrival) {
   const Opened opened = opened_here(arrival);
   // one that is handed over is whole before it is given away
-  if (!handoffs_.serves(ntohs(arrival.commit.target_port)))
+  if (!by_program(ntohs(arrival.commit.target_port)))
     openings_.take_up(std::move(arrival), Clock::now());
   look_for_child(opened);
 }
@@ -105,10 +105,12 @@ void Service::go_on(Arrival arrival) {
 void Service::open_claimed(Arrival arrival) {
   const Opened opened = opened_here(arrival);
   openings_.forget(opened.flow, ntohl(arrival.commit.generation));
+  handoffs_.forget(opened.flow);
   unconfirmed_.erase(opened.flow);
-  if (handoffs_.serves(ntohs(arrival.commit.target_port))) {
-    if (const auto refusal = handoffs_.open(arrival)) return refuse(opened, *refusal);
-    return confirm(opened);
+  if (by_program(ntohs(arrival.commit.target_port))) {
+    if (const auto refusal = handoffs_.open(opened, std::move(arrival)))
+      return refuse(opened, *refusal);
+    return;
   }
   std::optional<Refusal> refusal;
   try {
@@ -206,7 +208,7 @@ void Service::answer_again(const abi::flow_key& flow, const abi::tombstone& tomb
     case abi::TOMB_CONFIRMED:
       return answers_.resumed(question, from, {question.switch_ns, 0, 0});
     case abi::TOMB_OPENING: {
-      if (confirmations_.ask(flow, question, from)) return;
+      if (confirmations_.ask(flow, question, from) || handoffs_.ask(flow, question, from)) return;
       Opened opened{flow, question, from, {question.switch_ns, 0, 0}, Clock::now()};
       opened.question.target_port = htons(tombstone.target_port);
       const auto delivering = unconfirmed_.find(flow);

@@ -47,7 +47,7 @@ void add_globals(CLI::App& app, Globals& globals) {
   app.add_flag("-v,--verbose", globals.verbose, "Log more, to stderr");
 }
 
-/// The words of a command line; what stands after "--" in `lab exec NODE -- COMMAND..` and
+/// The words of a command line; what stands after "--" in `exec -- PROGRAM..`, `lab exec NODE -- COMMAND..` and
 /// `resume FILE -- PROGRAM..` is kept apart, since it is not ours to read.
 struct Words {
   std::vector<std::string> ours;
@@ -90,6 +90,7 @@ int parse_and_run(int argc, char** argv) {
   add_switch(app, globals, action);
   add_dispatcher(app, globals, action);
   add_agent(app, globals, action);
+  add_exec(app, globals, action, words.command);
   add_lab(app, globals, action, words.command);
   add_status(app, globals, action);
   add_flows(app, globals, action);

@@ -57,6 +57,9 @@ void add_agent(CLI::App& app, Globals& globals, Action& action);
 /// `command`: what stood after "--", for `lab exec`.
 void add_lab(CLI::App& app, Globals& globals, Action& action,
              const std::vector<std::string>& command);
+/// `command`: what stood after "--".
+void add_exec(CLI::App& app, Globals& globals, Action& action,
+              const std::vector<std::string>& command);
 void add_status(CLI::App& app, Globals& globals, Action& action);
 void add_flows(CLI::App& app, Globals& globals, Action& action);
 void add_config(CLI::App& app, Globals& globals, Action& action);

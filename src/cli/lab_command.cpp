@@ -25,7 +25,14 @@ const std::vector<std::pair<std::string, lab::ServerKind>> kServerKinds{
     {"nginx", lab::ServerKind::kNginx},
     {"lighttpd", lab::ServerKind::kLighttpd},
     {"python3", lab::ServerKind::kPython},
-    {"node", lab::ServerKind::kNode}};
+    {"node", lab::ServerKind::kNode},
+    {"apache2", lab::ServerKind::kApacheEvent},
+    {"apache2-prefork", lab::ServerKind::kApachePrefork}};
+
+const std::vector<std::pair<std::string, config::Resume>> kResumes{
+    {"auto", config::Resume::kAuto},
+    {"kernel", config::Resume::kKernel},
+    {"repair", config::Resume::kRepair}};
 
 void print(const Globals& globals, const Json& status) {
   if (globals.json) {
@@ -143,6 +150,14 @@ void add_up(CLI::App* noun, const Globals& globals, Action& action,
       ->capture_default_str()
       ->type_name("N");
   add_datapath(*verb, lab->options.datapath, kDatapathHelp);
+  verb->add_option_function<std::string>(
+          "--resume",
+          [lab](const std::string& word) {
+            lab->options.resume = chosen("--resume", word, kResumes);
+          },
+          "How the servers' agents make connections: auto, kernel, or repair, which takes servers "
+          "that run under `tcpmig exec`")
+      ->type_name("auto|kernel|repair");
   verb->add_option("--config", lab->options.config_file,
                    "Services, routes, pools, limits and timeouts from this file; nodes come from "
                    "the numbers above")
@@ -237,8 +252,8 @@ void add_demo(CLI::App* noun, const Globals& globals, Action& action,
             for (const std::string& word : words)
               lab->demo_options.servers.push_back(chosen("--servers", word, kServerKinds));
           },
-          "What server1, server2, .. run: mini_httpd, nginx, lighttpd, python3, node "
-          "(default: mini_httpd,mini_httpd,nginx)")
+          "What server1, server2, .. run: mini_httpd, nginx, lighttpd, python3, node, apache2, "
+          "apache2-prefork (default: mini_httpd,mini_httpd,nginx)")
       ->delimiter(',')
       ->type_name("KIND,..");
   verb->add_option("--requests", lab->demo_options.requests,
@@ -248,8 +263,10 @@ void add_demo(CLI::App* noun, const Globals& globals, Action& action,
       ->type_name("N");
   verb->add_flag("--keep", lab->demo_options.keep,
                  "Leave the lab and its servers running at the end, for `lab exec` and `lab down`");
-  verb->add_flag("--repair", lab->demo_options.repair,
-                 "Show what there is on a kernel without kernel resume");
+  verb->add_flag(
+      "--repair", lab->demo_options.repair,
+      "The same as on a kernel without kernel resume: the servers run under `tcpmig exec`; "
+      "and one that takes descriptors");
   verb->footer(
       footer("sudo tcpmig lab demo --datapath xdp --servers python3,lighttpd,node", kOfAll));
   verb->callback([&globals, &action, lab] {

@@ -79,6 +79,10 @@ sys::Address vpa6(const Config& config, NodeId node, ServiceId service) {
   return sys::Address(raw);
 }
 
+sys::Address own_vpa(const Config& config, NodeId node, bool ipv4) {
+  return ipv4 ? vpa4(config, node, 0) : vpa6(config, node, 0);
+}
+
 sys::Prefix vpa4_block(const Config& config, NodeId node) {
   return {vpa4(config, node, 0), abi::VPA4_BLOCK_LENGTH};
 }

@@ -21,6 +21,12 @@ using ServiceId = std::uint16_t;  ///< 1..16383
 enum class Role { kDispatcher, kServer };
 enum class Datapath { kAuto, kTc, kXdp };
 enum class Algorithm { kRoundRobin, kLeastConnections };
+/// How a server's agent makes a connection of a transfer.
+enum class Resume {
+  kAuto,    ///< by the kernel where it can, else by the program
+  kKernel,  ///< by the kernel (bpf_sk_assign_tcp_reqsk) or not at all
+  kRepair,  ///< by TCP_REPAIR, for programs that take it: under `tcpmig exec`
+};
 /// How a server learns who the client is when the connection is relayed (relay/opening.hpp).
 enum class Announce { kNone, kProxyV2, kForwardedFor };
 
@@ -46,6 +52,7 @@ struct Node {
   unsigned workers = 0;  ///< dispatcher: event loops; 0 = one per core
   bool tune_receive_sysctls =
       false;  ///< dispatcher: also set tcp_rmem[1], tcp_moderate_rcvbuf for its network namespace
+  Resume resume = Resume::kAuto;  ///< server: its own, or that of [agent]
 };
 
 /// [[service.route]]: every condition given must hold; the first route that matches wins.
@@ -75,9 +82,9 @@ struct PoolServer {
   std::string node;
   NodeId node_id = 0;
   std::uint16_t port = 80;
-  /// Path of a Unix socket (SOCK_SEQPACKET) on the node: connections are handed to a program of
-  /// ours by SCM_RIGHTS (repair resume) instead of being put into a stock listener. Empty = stock
-  /// listener (kernel resume).
+  /// Path of a Unix socket (SOCK_SEQPACKET) on the node: connections are handed to the program that
+  /// listens there (tcpmig/handover.hpp) instead of being given to a listener of the port, whatever
+  /// `resume` says. Empty = a listener.
   std::string handoff;
   bool operator==(const PoolServer&) const = default;
 };
@@ -173,6 +180,8 @@ bool in_prefix(std::string_view prefix, std::string_view path);
 /// Virtual private addresses (docs/architecture.md; bpf/shared/switch_maps.h has the layout).
 sys::Address vpa4(const Config& config, NodeId node, ServiceId service);
 sys::Address vpa6(const Config& config, NodeId node, ServiceId service);
+/// Of a node itself, not of a service (number 0 is none): where its agent's own connections to its servers come from.
+sys::Address own_vpa(const Config& config, NodeId node, bool ipv4);
 sys::Prefix vpa4_block(const Config& config, NodeId node);  ///< a /18
 sys::Prefix vpa6_block(const Config& config, NodeId node);  ///< a /112
 

@@ -14,6 +14,7 @@ namespace tcpmig::config {
 struct Draft {
   Config config;
   Places cluster, limits, timeouts;
+  Resume resume = Resume::kAuto;  ///< of [agent]: of nodes that say nothing themselves
   std::vector<Places> switches, nodes, services, pools;
   std::vector<std::vector<Places>> routes;        ///< by service
   std::vector<std::vector<Places>> pool_servers;  ///< by pool

@@ -46,6 +46,16 @@ void check_interface(TableReader& reader, const std::string& key, const std::str
                  "an interface's name has at most 15 characters, none of them '/' or a space");
 }
 
+/// Returns the table of that name, nullptr when it is absent or (with a Problem) no table.
+const toml::table* single(const toml::table& file, const std::string& key, Problems& problems) {
+  const toml::node* node = file.get(key);
+  if (node == nullptr) return nullptr;
+  if (!node->is_table())
+    problems.add(where_of(*node), quote(key) + " is not one table",
+                 "write [" + key + "], with one bracket");
+  return node->as_table();
+}
+
 void read_cluster(const toml::table& file, Draft& draft, Problems& problems) {
   const toml::node* node = file.get("cluster");
   if (node == nullptr || !node->is_table()) {
@@ -85,6 +95,20 @@ void read_switch(const toml::table& table, Draft& draft, Problems& problems) {
   draft.config.switches.push_back(std::move(item));
 }
 
+std::optional<Resume> read_resume(TableReader& reader) {
+  const auto word = reader.choice("resume", {"auto", "kernel", "repair"});
+  if (!word) return {};
+  return word == "kernel" ? Resume::kKernel : word == "repair" ? Resume::kRepair : Resume::kAuto;
+}
+
+void read_agent(const toml::table& file, Draft& draft, Problems& problems) {
+  const toml::table* table = single(file, "agent", problems);
+  if (table == nullptr) return;
+  TableReader reader(*table, "[agent]", problems);
+  draft.resume = read_resume(reader).value_or(draft.resume);
+  reader.finish();
+}
+
 void read_node(const toml::table& table, Draft& draft, Problems& problems) {
   TableReader reader(table, "[[node]]", problems);
   Node item;
@@ -103,6 +127,10 @@ void read_node(const toml::table& table, Draft& draft, Problems& problems) {
   item.workers =
       static_cast<unsigned>(reader.integer("workers", 0, abi::MAX_LANES - 1).value_or(0));
   item.tune_receive_sysctls = reader.boolean("tune_receive_sysctls").value_or(false);
+  item.resume = read_resume(reader).value_or(draft.resume);
+  if (item.role == Role::kDispatcher && reader.has("resume"))
+    reader.problem("resume", "\"resume\" is given for a dispatcher",
+                   "take it away: it is for servers");
   for (const std::string key : {"workers", "tune_receive_sysctls"})
     if (item.role == Role::kServer && reader.has("role") && reader.has(key))
       reader.problem(key, quote(key) + " is given for a server",
@@ -253,16 +281,6 @@ void read_pool(const toml::table& table, Draft& draft, Problems& problems) {
   draft.config.pools.push_back(std::move(item));
 }
 
-/// Returns the table of that name, nullptr when it is absent or (with a Problem) no table.
-const toml::table* single(const toml::table& file, const std::string& key, Problems& problems) {
-  const toml::node* node = file.get(key);
-  if (node == nullptr) return nullptr;
-  if (!node->is_table())
-    problems.add(where_of(*node), quote(key) + " is not one table",
-                 "write [" + key + "], with one bracket");
-  return node->as_table();
-}
-
 void read_limits(const toml::table& file, Draft& draft, Problems& problems) {
   const toml::table* table = single(file, "limits", problems);
   if (table == nullptr) return;
@@ -318,12 +336,13 @@ Draft read_sections(const toml::table& file, Problems& problems) {
   TableReader top(file, "the file", problems);
   read_cluster(file, draft, problems);
   for (const toml::table* table : top.tables("switch")) read_switch(*table, draft, problems);
+  read_agent(file, draft, problems);  // before the nodes, whose default it is
   for (const toml::table* table : top.tables("node")) read_node(*table, draft, problems);
   for (const toml::table* table : top.tables("service")) read_service(*table, draft, problems);
   for (const toml::table* table : top.tables("pool")) read_pool(*table, draft, problems);
   read_limits(file, draft, problems);
   read_timeouts(file, draft, problems);
-  for (const char* key : {"cluster", "limits", "timeouts"}) top.know(key);
+  for (const char* key : {"cluster", "agent", "limits", "timeouts"}) top.know(key);
   top.finish();
   return draft;
 }

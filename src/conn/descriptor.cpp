@@ -2,6 +2,7 @@
 // A descriptor over a Unix socket. Frame: length of the note (u32, this machine's byte order),
 // note; the descriptor hangs on the first byte.
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include <array>
 #include <cstring>
@@ -9,6 +10,7 @@
 
 #include <tcpmig/resume.hpp>
 
+#include "handover/handover.h"
 #include "sys/check.hpp"
 #include "sys/unique_fd.hpp"
 
@@ -80,6 +82,15 @@ std::optional<std::pair<sys::UniqueFd, std::string>> receive_descriptor(int unix
       (message.msg_flags & MSG_CTRUNC) != 0)
     throw std::runtime_error("receive_descriptor: not a message of send_descriptor");
   return std::pair(std::move(fd), std::string(buffer.data() + sizeof(length), length));
+}
+
+std::optional<std::pair<sys::UniqueFd, std::string>> take_connection(int unix_socket) {
+  const timeval patience{HANDOVER_PATIENCE_MS / 1000, HANDOVER_PATIENCE_MS % 1000 * 1000};
+  sys::check("setsockopt SO_RCVTIMEO",
+             ::setsockopt(unix_socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience));
+  auto received = receive_descriptor(unix_socket);
+  if (received && handover_take(unix_socket, received->first.get()) < 0) return std::nullopt;
+  return received;
 }
 
 }  // namespace tcpmig

@@ -15,6 +15,7 @@
 #include "conn/endpoints.hpp"
 #include "conn/queues.hpp"
 #include "conn/repair_mode.hpp"
+#include "conn/repair_steps.hpp"
 #include "conn/segment.hpp"
 #include "conn/settings.hpp"
 #include "conn/socket_option.hpp"
@@ -159,34 +160,48 @@ void end_silently(int fd) noexcept {
 
 }  // namespace
 
-sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local,
-                            const Deliver& deliver, const ResumeKit* kit) {
-  const sys::Endpoint here = local.value_or(snapshot.local);
+namespace conn {
+
+/// Whatever throws: the socket is closed while in repair, and so without a packet.
+sys::UniqueFd resume_in_repair(const Snapshot& snapshot, const sys::Endpoint& here,
+                               const Deliver& deliver, const ResumeKit* kit) {
   refuse_what_contradicts_itself(snapshot, here);
-  const Deliver give =
-      deliver || !needs_a_packet(snapshot) ? deliver : raw_delivery(here);  // may throw: first
-  // Whatever throws below: the socket is closed while in repair, and so without a packet.
   sys::UniqueFd socket = connected(snapshot, here);
   const int fd = socket.get();
-  conn::restore_options(fd, snapshot);
-  if (snapshot.timestamps) conn::restore_timestamps(fd, *snapshot.timestamps);
-  conn::restore_received(fd, snapshot.received);
-  conn::restore_sent(fd, snapshot.sent);
-  conn::restore_window(fd, snapshot);
-  if (snapshot.settings)
-    conn::restore_settings(fd, !snapshot.peer.address.is_ipv4(), *snapshot.settings);
+  restore_options(fd, snapshot);
+  if (snapshot.timestamps) restore_timestamps(fd, *snapshot.timestamps);
+  restore_received(fd, snapshot.received);
+  restore_sent(fd, snapshot.sent);
+  restore_window(fd, snapshot);
+  if (snapshot.settings) restore_settings(fd, !snapshot.peer.address.is_ipv4(), *snapshot.settings);
   if (kit != nullptr)  // after the algorithm has been chosen: some begin with numbers of their own
     kit->restore_congestion(fd, snapshot);
-  restore_first_ends(fd, snapshot, here, give);
+  restore_first_ends(fd, snapshot, here, deliver);
+  return socket;
+}
+
+void finish_resume(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
+                   const Deliver& deliver) {
   try {
     go_live(fd, snapshot);
-    conn::restore_unsent(fd, snapshot.unsent);
-    if (snapshot.settings) conn::restore_buffers(fd, *snapshot.settings);
-    restore_last_ends(fd, snapshot, here, give);
+    restore_unsent(fd, snapshot.unsent);
+    if (snapshot.settings) restore_buffers(fd, *snapshot.settings);
+    restore_last_ends(fd, snapshot, here, deliver);
   } catch (...) {
     end_silently(fd);
     throw;
   }
+}
+
+}  // namespace conn
+
+sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local,
+                            const Deliver& deliver, const ResumeKit* kit) {
+  const sys::Endpoint here = local.value_or(snapshot.local);
+  const Deliver give =
+      deliver || !needs_a_packet(snapshot) ? deliver : raw_delivery(here);  // may throw: first
+  sys::UniqueFd socket = conn::resume_in_repair(snapshot, here, give, kit);
+  conn::finish_resume(socket.get(), snapshot, here, give);
   return socket;
 }
 

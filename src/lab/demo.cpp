@@ -38,15 +38,18 @@ class DemoLab {
 };
 
 std::vector<StockServer> start_servers(const std::vector<ServerKind>& kinds, const Lab& lab,
-                                       const std::filesystem::path& directory) {
+                                       const std::filesystem::path& directory, bool repair) {
+  std::vector<std::string> under;
+  if (repair) under = {std::filesystem::read_symlink("/proc/self/exe"), "exec", "--"};
   std::vector<StockServer> servers;
   servers.reserve(kinds.size());
   for (const ServerKind kind : kinds) {
     const std::string node = "server" + std::to_string(servers.size() + 1);
-    servers.emplace_back(
-        lab,
-        StockServer::Options{
-            .kind = kind, .node = node, .documents = directory / "www", .work = directory / node});
+    servers.emplace_back(lab, StockServer::Options{.kind = kind,
+                                                   .node = node,
+                                                   .documents = directory / "www",
+                                                   .work = directory / node,
+                                                   .under = under});
   }
   return servers;
 }
@@ -92,10 +95,11 @@ std::filesystem::path work_directory(const Lab& lab) {
   return directory;
 }
 
-void act_migration(const DemoOptions& options, const Lab& lab, double seconds, Report& report) {
+void act_migration(const DemoOptions& options, const Lab& lab, double seconds, Report& report,
+                   bool repair) {
   const auto directory = work_directory(lab);
   std::vector<Payload> files = make_files(directory);
-  std::vector<StockServer> servers = start_servers(options.servers, lab, directory);
+  std::vector<StockServer> servers = start_servers(options.servers, lab, directory, repair);
   show_lab(report, lab, servers, seconds);
   Stage stage{lab, directory, servers, std::move(files), report};
   show_fetches(stage);
@@ -105,8 +109,8 @@ void act_migration(const DemoOptions& options, const Lab& lab, double seconds, R
     for (StockServer& server : servers) server.release();
 }
 
-/// On a kernel without the kfunc: the same lab, with servers that take descriptors.
-lab::Options repair_options(const DemoOptions& options) {
+/// The same lab, with servers that take descriptors.
+lab::Options descriptor_options(const DemoOptions& options) {
   const auto count = static_cast<unsigned>(options.servers.size());
   return {.name = options.name,
           .servers = count,
@@ -114,12 +118,12 @@ lab::Options repair_options(const DemoOptions& options) {
           .config_text = repair_config(count, Paths(options.name).run)};
 }
 
-void show_how_to_go_on(const Lab& lab, bool migration) {
+void show_how_to_go_on(const Lab& lab) {
   const std::string name = " --name " + lab.name();
   std::cout << "\nThe lab stays up, its servers with it:\n  tcpmig lab exec" << name
-            << " client1 -- curl -s http://" << kVip4 << (migration ? "/1m.bin -o /dev/null" : "/")
-            << "\n  tcpmig lab exec" << name << " switch1 -- tcpmig flows\n  tcpmig lab down"
-            << name << "    ends and removes all\n";
+            << " client1 -- curl -s http://" << kVip4 << "/1m.bin -o /dev/null\n  tcpmig lab exec"
+            << name << " switch1 -- tcpmig flows\n  tcpmig lab down" << name
+            << "    ends and removes all\n";
 }
 
 int play(const DemoOptions& options) {
@@ -129,17 +133,21 @@ int play(const DemoOptions& options) {
   std::optional<DemoLab> lab;
   lab.emplace(lab::Options{.name = options.name, .servers = count, .datapath = options.datapath});
   const double seconds = seconds_since(begun);
-  const bool migration = show_machine(report, **lab) && !options.repair;
-  if (migration) {
-    act_migration(options, **lab, seconds, report);
-  } else {
+  const bool kernel = show_machine(report, **lab) && !options.repair;
+  if (!kernel) {
     lab.reset();
-    lab.emplace(repair_options(options));
-    show_repair(report, **lab, Paths(options.name).run, options.keep);
+    lab.emplace(descriptor_options(options));
+    show_repair(report, **lab, Paths(options.name).run);
+    lab.reset();
+    lab.emplace(lab::Options{.name = options.name,
+                             .servers = count,
+                             .datapath = options.datapath,
+                             .resume = config::Resume::kRepair});
   }
+  act_migration(options, **lab, seconds, report, !kernel);
   if (options.keep) {
     lab->keep();
-    if (!options.json) show_how_to_go_on(**lab, migration);
+    if (!options.json) show_how_to_go_on(**lab);
   }
   return verdict(options, report, seconds_since(begun));
 }

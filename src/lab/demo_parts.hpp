@@ -55,9 +55,8 @@ void show_fetches(Stage& stage);
 void show_phases(Stage& stage, unsigned requests);
 /// The dispatcher sees nothing of a connection after its transfer.
 void show_path(Stage& stage);
-/// What there is without the kfunc: connections handed over as descriptors.
-/// `keep`: they go on running, until `lab down`.
-void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory, bool keep);
+/// A program that is handed its connections as descriptors.
+void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory);
 /// A configuration whose servers take descriptors, for show_repair().
 std::string repair_config(unsigned servers, const std::filesystem::path& directory);
 

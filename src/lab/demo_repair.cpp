@@ -53,8 +53,7 @@ std::string repair_config(unsigned servers, const std::filesystem::path& directo
   return text.str();
 }
 
-void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory,
-                 bool keep) {
+void show_repair(Report& report, const Lab& lab, const std::filesystem::path& directory) {
   std::vector<ProcessId> servers;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
   for (const Node& node : lab.nodes()) {
@@ -77,7 +76,7 @@ void show_repair(Report& report, const Lab& lab, const std::filesystem::path& di
   for (int round = 0; round < 3; ++round)
     for (const sys::Address& vip : {service.vip4, service.vip6})
       show_request(report, lab, {vip, service.port}, widths);
-  if (!keep) terminate(servers, std::chrono::seconds(2));
+  terminate(servers, std::chrono::seconds(2));
 }
 
 }  // namespace tcpmig::lab::demo_parts

@@ -127,17 +127,14 @@ struct Server {
     return result;
   }
 
-  /// A connection from an agent: takes one descriptor. False: the agent has gone.
-  bool receive(const sys::UniqueFd& agent) {
+  /// A connection from an agent: each brings one connection of a client.
+  void receive(const sys::UniqueFd& agent) {
     try {
-      auto received = receive_descriptor(agent.get());
-      if (!received) return false;
-      clients.push_back(take(std::move(received->first)));
+      if (auto taken = take_connection(agent.get()))
+        clients.push_back(take(std::move(taken->first)));
     } catch (const std::exception& error) {
       std::cerr << name << ": " << error.what() << '\n';
-      return false;
     }
-    return true;
   }
 
   void handle(const std::vector<pollfd>& events) {
@@ -147,8 +144,10 @@ struct Server {
           Clock::now() - clients[i].last_used > kIdleMax)
         clients.erase(clients.begin() + static_cast<long>(i));
     for (std::size_t i = known_agents; i-- > 0;)
-      if (events[1 + i].revents != 0 && !receive(agents[i]))
+      if (events[1 + i].revents != 0) {
+        receive(agents[i]);
         agents.erase(agents.begin() + static_cast<long>(i));
+      }
     if (events[0].revents == 0) return;
     sys::UniqueFd agent(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (agent) agents.push_back(std::move(agent));

@@ -81,12 +81,24 @@ std::string datapath_name(config::Datapath datapath) {
   throw std::logic_error("datapath");
 }
 
+std::string resume_name(config::Resume resume) {
+  switch (resume) {
+    case config::Resume::kAuto:
+      return "auto";
+    case config::Resume::kKernel:
+      return "kernel";
+    case config::Resume::kRepair:
+      return "repair";
+  }
+  throw std::logic_error("resume");
+}
+
 unsigned node_id(const Node& node) {
   const auto number = static_cast<unsigned>(std::stoul(node.name.substr(node.role.size())));
   return node.role == "server" ? kServerIdBase + number : number;
 }
 
-std::string nodes_part(const Plan& plan) {
+std::string nodes_part(const Plan& plan, config::Resume resume) {
   std::ostringstream text;
   text << "[cluster]\nname = \"" << plan.name << "\"\nsecret_file = \""
        << Paths(plan.name).secret.string()
@@ -98,6 +110,8 @@ std::string nodes_part(const Plan& plan) {
     text << "\n[[node]]\nname = \"" << node.name << "\"\nid = " << node_id(node) << "\nrole = \""
          << node.role << "\"\naddress4 = \"" << node.addresses.at(0).str() << "\"\naddress6 = \""
          << node.addresses.at(1).str() << "\"\ninterface = \"eth0\"\n";
+    if (node.role == "server" && resume != config::Resume::kAuto)
+      text << "resume = \"" << resume_name(resume) << "\"\n";
   }
   return text.str();
 }
@@ -131,7 +145,8 @@ std::string web_service() {
 LabConfig make_config(const Plan& plan, const Options& options) {
   const Beginning begin = beginning(plan, options);
   LabConfig result;
-  result.text = begin.text + (begin.has_timeouts ? "" : kTimeouts) + nodes_part(plan);
+  result.text =
+      begin.text + (begin.has_timeouts ? "" : kTimeouts) + nodes_part(plan, options.resume);
   const auto& file = options.config_file;
   auto config =
       config::parse(result.text, file.empty() ? Paths(plan.name).config.string() : file.string());

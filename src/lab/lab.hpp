@@ -38,6 +38,7 @@ struct Options {
   std::filesystem::path program{};         ///< the tcpmig program that runs the roles; empty = this
                                            ///< process's own (/proc/self/exe)
   std::optional<Impairment> impairment{};  ///< of the links between the switch and the nodes
+  config::Resume resume = config::Resume::kAuto;  ///< of every server
 };
 
 struct Node {

@@ -45,6 +45,23 @@ std::string lighttpd_config(const StockServer::Options& options) {
          (options.work / "error.log").string() + "\"\n";
 }
 
+/// As Debian's own configuration has it, of one file; the MPM is what differs.
+std::string apache_config(const StockServer::Options& options) {
+  const std::string modules = "/usr/lib/apache2/modules/mod_";
+  const std::string mpm = options.kind == ServerKind::kApacheEvent ? "mpm_event" : "mpm_prefork";
+  const std::string work = options.work.string();
+  std::string text = "ServerRoot " + work + "\nServerName localhost\nPidFile " + work +
+                     "/apache.pid\nListen 0.0.0.0:" + std::to_string(options.port) +
+                     "\nListen [::]:" + std::to_string(options.port) +
+                     "\nUser www-data\nGroup www-data\n";
+  for (const std::string& module : {mpm, std::string("authz_core")})
+    text += "LoadModule " + module + "_module " + modules + module + ".so\n";
+  return text + "ErrorLog " + work +
+         "/error.log\nLogFormat \"%h - - %t \\\"%r\\\" %>s %b\" short\n" + "CustomLog " + work +
+         "/access.log short\nDocumentRoot " + options.documents.string() +
+         "\nListenBacklog 4096\n<Directory />\n  Require all granted\n</Directory>\n";
+}
+
 /// Node's http module, as its manual shows it; an upload is answered with the SHA-256 of what came.
 const char* const kNodeProgram =
     R"(const http = require('http'), fs = require('fs'), path = require('path'), crypto = require('crypto');
@@ -85,6 +102,10 @@ std::vector<std::string> command_line(const StockServer::Options& options,
     case ServerKind::kNode:
       write_text(options.work / "server.js", kNodeProgram);
       return {program, work + "/server.js", options.documents, port};
+    case ServerKind::kApacheEvent:
+    case ServerKind::kApachePrefork:
+      write_text(options.work / "apache.conf", apache_config(options));
+      return {program, "-D", "FOREGROUND", "-f", work + "/apache.conf"};
   }
   throw std::logic_error("ServerKind");
 }
@@ -117,6 +138,10 @@ std::string to_string(ServerKind kind) {
       return "python3";
     case ServerKind::kNode:
       return "node";
+    case ServerKind::kApacheEvent:
+      return "apache2";
+    case ServerKind::kApachePrefork:
+      return "apache2-prefork";
   }
   throw std::logic_error("ServerKind");
 }
@@ -126,8 +151,10 @@ bool keeps_alive(ServerKind kind) {
 }
 
 std::optional<fs::path> find_server(ServerKind kind) {
+  const std::string program =
+      kind == ServerKind::kApachePrefork ? to_string(ServerKind::kApacheEvent) : to_string(kind);
   for (const fs::path directory : {"/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"})
-    if (fs::path file = directory / to_string(kind); ::access(file.c_str(), X_OK) == 0) return file;
+    if (fs::path file = directory / program; ::access(file.c_str(), X_OK) == 0) return file;
   return {};
 }
 
@@ -150,7 +177,9 @@ StockServer::StockServer(const Lab& lab, const Options& options) : options_(opti
   fs::create_directories(options.work);
   fs::permissions(options.work, fs::perms(0755));
   const fs::path output = options.work / "output.log";
-  pid_ = lab.spawn(options.node, command_line(options_, *program), output);
+  std::vector<std::string> command = options.under;
+  for (std::string& word : command_line(options_, *program)) command.push_back(std::move(word));
+  pid_ = lab.spawn(options.node, command, output);
   const Node& node = lab.node(options.node);
   const bool ready = wait_until(milliseconds(10'000), [&] {
     for (const sys::Address& own : node.addresses)

@@ -12,7 +12,15 @@
 /// and tests.
 namespace tcpmig::lab {
 
-enum class ServerKind { kMiniHttpd, kNginx, kLighttpd, kPython, kNode };
+enum class ServerKind {
+  kMiniHttpd,
+  kNginx,
+  kLighttpd,
+  kPython,
+  kNode,
+  kApacheEvent,
+  kApachePrefork
+};
 std::string to_string(ServerKind kind);
 /// Does it answer more than one request on a connection, as it comes?
 bool keeps_alive(ServerKind kind);
@@ -35,6 +43,7 @@ class StockServer {
     std::filesystem::path documents;
     std::filesystem::path work;  ///< an own directory for configuration and logs; made
     std::uint16_t port = 80;
+    std::vector<std::string> under{};  ///< what it is started by: {"tcpmig", "exec", "--"}
   };
   /// Starts it and returns when it accepts on both families. Throws with the end of its log.
   StockServer(const Lab& lab, const Options& options);

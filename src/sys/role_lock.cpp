@@ -58,6 +58,8 @@ std::filesystem::path RolePaths::socket(const std::string& role) const {
   return run() / (role + ".sock");
 }
 
+std::filesystem::path RolePaths::handover_socket() const { return run() / "exec.sock"; }
+
 std::filesystem::path RolePaths::ledger(const std::string& role) const {
   return run() / (role + ".ledger.json");
 }

@@ -18,6 +18,8 @@ struct RolePaths {
   [[nodiscard]] std::filesystem::path run() const;
   /// run()/<role>.sock: a Unix stream socket on which a running role answers one JSON document a connection (status)
   [[nodiscard]] std::filesystem::path socket(const std::string& role) const;
+  /// run()/exec.sock: where programs ask an agent for their connections (handover/handover.h)
+  [[nodiscard]] std::filesystem::path handover_socket() const;
   /// run()/<role>.ledger.json
   [[nodiscard]] std::filesystem::path ledger(const std::string& role) const;
 };

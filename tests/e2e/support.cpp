@@ -78,11 +78,17 @@ RemovedLab::~RemovedLab() {
   }
 }
 
+bool tests_repair() {
+  const char* way = std::getenv("TCPMIG_TEST_RESUME");
+  return way != nullptr && std::string(way) == "repair";
+}
+
 TestLab::TestLab(lab::Options options, const std::string& config)
     : name_(fresh_name()), documents_(directory_.path() / "www") {
   fs::create_directories(documents_);
   options.name = name_;
   options.program = program();
+  if (tests_repair()) options.resume = config::Resume::kRepair;
   if (!config.empty()) {
     options.config_file = directory_.path() / "test.toml";
     lab::write_text(options.config_file, config);
@@ -109,9 +115,17 @@ lab::Payload TestLab::add_file(const std::string& name, std::size_t size) {
 lab::StockServer& TestLab::start_server(lab::ServerKind kind, const std::string& node,
                                         std::uint16_t port) {
   const fs::path work = directory_.path() / (node + "-" + std::to_string(port));
-  servers_.push_back(std::make_unique<lab::StockServer>(
-      *lab_, lab::StockServer::Options{
-                 .kind = kind, .node = node, .documents = documents_, .work = work, .port = port}));
+  std::vector<std::string> under;
+  const config::Node* self = lab_->config().find_node(node);
+  if (self != nullptr && self->resume == config::Resume::kRepair)
+    under = {program().string(), "exec", "--"};
+  servers_.push_back(
+      std::make_unique<lab::StockServer>(*lab_, lab::StockServer::Options{.kind = kind,
+                                                                          .node = node,
+                                                                          .documents = documents_,
+                                                                          .work = work,
+                                                                          .port = port,
+                                                                          .under = under}));
   return *servers_.back();
 }
 
@@ -201,6 +215,7 @@ std::string read_file(const fs::path& path) {
 bool skipped(const TestLab& lab) {
   const config::Node* server = lab->config().find_node("server1");
   if (server == nullptr) throw std::runtime_error("the lab has no server1");
+  if (server->resume == config::Resume::kRepair) return false;  // needs none
   const sys::EnterNetns inside(lab.netns("server1"));
   for (const agent::Finding& finding : agent::check(lab->config(), *server)) {
     if (finding.name != "kfunc" || finding.ok) continue;

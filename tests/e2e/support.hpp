@@ -95,6 +95,9 @@ std::string pool_per_server(unsigned servers, const std::string& extra = {});
 
 std::string read_file(const std::filesystem::path& path);
 
+/// TCPMIG_TEST_RESUME=repair: every lab forces repair resume, and its servers run under `tcpmig exec`.
+bool tests_repair();
+
 /// Prints the line that CTest takes for a skipped test when this machine cannot do the kernel
 /// resume (found by probing).
 bool skipped(const TestLab& lab);
