@@ -5,7 +5,10 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set_target_properties(tcpmig_sys tcpmig_conn tcpmig_capi PROPERTIES POSITION_INDEPENDENT_CODE ON)
-set(library_objects $<TARGET_OBJECTS:tcpmig_capi> $<TARGET_OBJECTS:tcpmig_conn> $<TARGET_OBJECTS:tcpmig_sys>)
+set(library_objects "")
+foreach(part capi conn handover sys)
+  list(APPEND library_objects $<TARGET_OBJECTS:tcpmig_${part}>)
+endforeach()
 
 add_library(tcpmig_shared SHARED)
 add_library(tcpmig_static STATIC ${library_objects})

@@ -72,6 +72,6 @@ std::optional<std::pair<UniqueFd, std::string>> receive_descriptor(int unix_sock
 /// alone, and if the agent is killed in between it is whichever the kernel says. The second member is the client, "192.0.2.1:4711".
 /// nullopt: there is nothing to serve (the agent has ended, or changed its mind). Throws std::runtime_error where the message is no
 /// connection, std::system_error where the socket fails.
-std::optional<std::pair<sys::UniqueFd, std::string>> take_connection(int unix_socket);
+std::optional<std::pair<UniqueFd, std::string>> take_connection(int unix_socket);
 
 }  // namespace tcpmig

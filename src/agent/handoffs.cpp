@@ -2,6 +2,7 @@
 #include "agent/handoffs.hpp"
 
 #include <arpa/inet.h>
+#include <endian.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -288,6 +289,7 @@ void Handoffs::give(Entry entry) {
   }
   handover_send(waiting.channel.get(), HANDOVER_GO, -1);  // where it fails the program looks itself
   ++counters_.handed_over;
+  waiting.opened.stamps.opened_ns = htobe64(nanoseconds(Clock::now()));
   taken_(waiting.opened);
 }
 

@@ -82,7 +82,8 @@ Service::Service(const config::Config& config, const config::Node& self)
       next_tick_(Clock::now()),
       next_load_(next_tick_),
       next_care_(next_tick_ + kCarePause) {
-  if (!programs_.has_kernel_resume()) warnings_.push_back(without_kernel_resume());
+  if (!programs_.has_kernel_resume() && self.resume != config::Resume::kRepair)
+    warnings_.push_back(without_kernel_resume());
   for (const Finding& finding : host_findings(config, self))
     if (!finding.ok)
       warnings_.push_back(finding.name + ": " + finding.detail + ": " + finding.cost + ": " +

@@ -42,10 +42,10 @@ void ExecProgram::stop(int signal) {
 std::string ExecProgram::output() const { return read_file(log_); }
 
 std::uint64_t relays(const TestLab& lab) {
+  const auto status = lab::role_status(*lab, "dispatcher1");
+  const auto reasons = status.value("relayed", nlohmann::json::object());
   std::uint64_t all = 0;
-  for (const auto& [reason, count] :
-       lab::role_status(*lab, "dispatcher1").value("relayed", nlohmann::json::object()).items())
-    all += count.get<std::uint64_t>();
+  for (const auto& [reason, count] : reasons.items()) all += count.get<std::uint64_t>();
   return all;
 }
 

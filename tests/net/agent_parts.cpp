@@ -180,22 +180,29 @@ TEST_CASE("agent: a connection handed over by descriptor", "[agent]") {
   REQUIRE(::bind(server.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
   REQUIRE(::listen(server.get(), 4) == 0);
 
-  UniqueFd agent;
+  // the agent connects anew for each connection, and waits until it is taken
+  const auto take = [&] {
+    const UniqueFd agent = sys_test::accepted_socket(server);
+    auto given = take_connection(agent.get());
+    REQUIRE(given);
+    return std::move(*given);
+  };
+  const auto send = [&](const Endpoint& client, const Snapshot& snapshot) {
+    world.transfer(transfer_of(client, 1000, 81), snapshot);
+  };
   for (const std::size_t length : {100, 1'344, 20'000})
     for (const bool ipv4 : {true, false}) {
       CAPTURE(length, ipv4);
       const Endpoint client = ipv4 ? client4(static_cast<std::uint16_t>(7000 + length))
                                    : client6(static_cast<std::uint16_t>(7000 + length));
-      CHECK(is_resumed(transfer(client, length)));
-      if (!agent) agent = sys_test::accepted_socket(server);
-      REQUIRE(sys_test::readable_within(agent.get(), 5s));
-      const auto given = receive_descriptor(agent.get());
-      REQUIRE(given);
-      CHECK(given->second == client.str());
-      CHECK(peer_of(given->first) == client);
-      CHECK(read_bytes(given->first, length) == pattern(length));
+      send(client, snapshot_of(client, pattern(length)));
+      const auto [connection, name] = take();
+      CHECK(is_resumed(world.answer()));
+      CHECK(name == client.str());
+      CHECK(peer_of(connection) == client);
+      CHECK(read_bytes(connection, length) == pattern(length));
       world.sent();
-      REQUIRE(::send(given->first.get(), "reply", 5, 0) == 5);
+      REQUIRE(::send(connection.get(), "reply", 5, 0) == 5);
       CHECK(sys_test::holds_within(5s, [&] {
         for (const Sent& segment : world.sent())
           if (text_of(segment.data) == "reply" && segment.seq == 70'000) return true;
@@ -208,14 +215,13 @@ TEST_CASE("agent: a connection handed over by descriptor", "[agent]") {
   // a client that has closed its direction
   Snapshot closed = snapshot_of(client4(6401), pattern(100));
   closed.state = TcpState::kCloseWait;
-  world.transfer(transfer_of(client4(6401), 1000, 81), closed);
+  send(client4(6401), closed);
+  const auto [connection, name] = take();
   CHECK(is_resumed(world.answer()));
-  const auto given = receive_descriptor(agent.get());
-  REQUIRE(given);
-  CHECK(read_bytes(given->first, 100) == pattern(100));
-  REQUIRE(sys_test::readable_within(given->first.get(), 5s));
+  CHECK(read_bytes(connection, 100) == pattern(100));
+  REQUIRE(sys_test::readable_within(connection.get(), 5s));
   char byte = 0;
-  CHECK(::recv(given->first.get(), &byte, 1, MSG_DONTWAIT) == 0);
+  CHECK(::recv(connection.get(), &byte, 1, MSG_DONTWAIT) == 0);
   CHECK(world.resets() == 0);
 }
 

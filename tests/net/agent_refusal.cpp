@@ -147,7 +147,12 @@ TEST_CASE("agent: a refusal is final for its generation", "[agent]") {
     world.transfer(transfer_of(client, 1000, 81), snapshot);
     CHECK(is_refused(world.answer(), abi::REASON_NO_LISTENER));
     world.transfer(transfer_of(client, 1001, 81), snapshot);
+    const UniqueFd agent = sys_test::accepted_socket(server);
+    CHECK(take_connection(agent.get()));
     CHECK(is_resumed(world.answer()));
+    // it is there, and does not take it
+    world.transfer(transfer_of(client4(9299), 1000, 81), snapshot_of(client4(9299), pattern(9)));
+    CHECK(is_refused(world.answer(), abi::REASON_NOT_TAKEN));
   }
 }
 
@@ -180,7 +185,7 @@ TEST_CASE("agent: what goes wrong with one message does not lose the next", "[ag
 
 TEST_CASE("agent: without SYN cookies nothing is resumed, and nothing reset", "[agent]") {
   if (cannot_run_here()) return;
-  World world;
+  World world("[agent]\nresume = \"kernel\"\n");
   const UniqueFd listener = world.listener();
   const auto set_syncookies = [&](int value) {
     const auto inside = world.server();

@@ -95,6 +95,7 @@ TEST_CASE("cli: every command has help with an example") {
                                                        {"agent", "down"},
                                                        {"agent", "check"},
                                                        {"lab", "up"},
+                                                       {"exec"},
                                                        {"lab", "exec"},
                                                        {"lab", "status"},
                                                        {"lab", "down"},

@@ -55,6 +55,17 @@ TEST_CASE("config: the file becomes values, names are resolved") {
   CHECK(c.paths("s1").pins("agent") == "/sys/fs/bpf/tcpmig/default/s1/agent");
 }
 
+TEST_CASE("config: how a server's agent makes connections, by default and for one") {
+  CHECK(parsed(kGood).find_node("s1")->resume == config::Resume::kAuto);
+  const std::string file =
+      replaced(kGood, "role = \"server\" # s2", "role = \"server\"\nresume = \"kernel\"");
+  const config::Config c = parsed(file + "[agent]\nresume = \"repair\"\n");
+  CHECK(c.find_node("s1")->resume == config::Resume::kRepair);
+  CHECK(c.find_node("s2")->resume == config::Resume::kKernel);
+  CHECK(config::own_vpa(c, 101, true) == address("100.89.64.0"));
+  CHECK(config::own_vpa(c, 101, false) == address("fd7c::65:0"));
+}
+
 TEST_CASE("config: durations are texts with a unit or integers of milliseconds") {
   const config::Config c = parsed(
       "[timeouts]\nhead = \"500ms\"\nclosing = 2500\nidle = \"2h\"\ntransfer = \"3s\"\n"
