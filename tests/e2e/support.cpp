@@ -83,6 +83,12 @@ bool tests_repair() {
   return way != nullptr && std::string(way) == "repair";
 }
 
+bool skipped_in_repair() {
+  if (tests_repair())
+    std::cout << "SKIPPED: its server is the test itself, not under tcpmig exec\n";
+  return tests_repair();
+}
+
 TestLab::TestLab(lab::Options options, const std::string& config)
     : name_(fresh_name()), documents_(directory_.path() / "www") {
   fs::create_directories(documents_);

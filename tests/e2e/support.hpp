@@ -97,6 +97,8 @@ std::string read_file(const std::filesystem::path& path);
 
 /// TCPMIG_TEST_RESUME=repair: every lab forces repair resume, and its servers run under `tcpmig exec`.
 bool tests_repair();
+/// The same line for a test that needs kernel resume because it listens itself, not under `tcpmig exec`.
+bool skipped_in_repair();
 
 /// Prints the line that CTest takes for a skipped test when this machine cannot do the kernel
 /// resume (found by probing).
