@@ -2,6 +2,7 @@
 // The lab's network without any role: plan, namespaces, routes, offloads, removal.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -177,7 +178,8 @@ TEST_CASE("lab: offloads are changed for xdp only, and only at the switch's peer
 
 TEST_CASE("lab: a process lives until its last thread has ended") {
   const pid_t child = ::fork();
-  if (child == 0) {  // its first thread ends, another one stays
+  if (child == 0) {                      // its first thread ends, another one stays
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also where the test fails
     std::thread([] { ::pause(); }).detach();
     ::syscall(SYS_exit, 0);
   }
