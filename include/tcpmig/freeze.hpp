@@ -28,8 +28,8 @@ enum class Scope : std::uint8_t {
   /// Unsupported. What is still in the socket is read: a thawed connection has it in snapshot().received.
   kRequest,
   /// Every state of TcpState, the send queue, and what the application has set on its socket. Nothing is read from the socket: a thawed
-  /// connection is as it was, but that what the kernel has noted as sent meanwhile waits for its retransmission. While it is frozen the kernel sends
-  /// nothing new, but for what its timers do: they repeat what was sent, and a probe of a closed window or a cork of 200 ms may send one segment.
+  /// connection is as it was (but that a segment which was about to be sent may wait for its retransmission). While it is frozen the kernel sends
+  /// nothing new, for the peer's window counts as shut; what its timers repeat has an old timestamp, so that the peer drops it.
   kWhole,
 };
 

@@ -50,8 +50,8 @@ class ResumeKit {
 /// queues, the settings. `local` replaces snapshot.local (NAT on the way; of the same family). Needs CAP_NET_ADMIN in the user namespace of
 /// the network namespace. The local address need not be on an interface: a local route to it is enough (IP_FREEBIND,
 /// IPV6_FREEBIND); connect() wants that much. No packet leaves before everything is restored. Then what was not sent is sent, and where the
-/// peer may have more to say (bytes that it has not acknowledged) it is asked by a window probe; else one pure ACK may be sent by the kernel
-/// when it likes.
+/// peer may have more to say (bytes that it has not acknowledged), or waits for an acknowledgement, a window probe asks and acknowledges; else one
+/// pure ACK may be sent by the kernel when it likes.
 /// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
 /// given to `deliver` (a TUN device, say); empty: to raw_delivery().
 /// What is not carried: the congestion window without a kit, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that

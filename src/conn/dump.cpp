@@ -111,6 +111,14 @@ RepairWindow window_of(const abi::tcp_dump& state) {
 
 }  // namespace
 
+void take_window(const RepairWindow& window, abi::tcp_dump& state) {
+  state.snd_wl1 = window.snd_wl1;
+  state.snd_wnd = window.snd_wnd;
+  state.max_window = window.max_window;
+  state.rcv_wnd = window.rcv_wnd;
+  state.rcv_wup = window.rcv_wup;
+}
+
 std::optional<std::string> refusal(const abi::tcp_dump& state, Scope scope) {
   for (const Reason& reason : kReasons)
     if ((state.refused & reason.bit) != 0) return reason.text;

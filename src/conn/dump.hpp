@@ -8,6 +8,7 @@
 #include <tcpmig/freeze.hpp>
 #include <tcpmig/snapshot.hpp>
 
+#include "conn/silent_visit.hpp"
 #include "shared/node_maps.h"
 #include "sys/address.hpp"
 
@@ -24,13 +25,14 @@ struct Dump {
 /// (it was made before the process entered), or is not TCP.
 std::optional<Dump> dump_by_program(int fd);
 /// The plain recipe: TCP_REPAIR and a dozen system calls. What it cannot see: MD5 keys, data
-/// after a gap while other data waits to be read, accurate ECN, and urgent data with SO_OOBINLINE. Not in repair before and
-/// after.
-Dump dump_by_repair(int fd);
+/// after a gap while other data waits to be read, accurate ECN, and urgent data with SO_OOBINLINE. In `silence` afterwards, unless it is
+/// refused for something that has no TCP_REPAIR.
+Dump dump_by_repair(int fd, std::optional<SilentVisit>& silence);
 
-/// The send side anew, while nothing new can be sent (hold_sending, which this does): what counts as sent from now on was sent or is taken for
-/// it. In repair.
-void dump_send_side(int fd, Dump& dump);
+/// What of the send queue is sent and acknowledged, anew. In a SilentVisit, the send queue not selected since it began; write_seq is known.
+void dump_send_side(int fd, abi::tcp_dump& state);
+
+void take_window(const RepairWindow& window, abi::tcp_dump& state);
 
 /// The peer's FIN has been received: rcv_nxt counts it.
 bool peer_closed(const abi::tcp_dump& state);

@@ -15,7 +15,7 @@
 #include "conn/dump.hpp"
 #include "conn/endpoints.hpp"
 #include "conn/queues.hpp"
-#include "conn/repair_mode.hpp"
+#include "conn/silent_visit.hpp"
 #include "conn/socket_option.hpp"
 #include "conn/tcp_options.hpp"
 #include "conn/timestamps.hpp"
@@ -79,13 +79,9 @@ std::uint8_t dump_state(int fd) {
   return get_option<::tcp_info>(fd, IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO").tcpi_state;
 }
 
-void dump_sequence(int fd, abi::tcp_dump& state) {
+void dump_received(int fd, abi::tcp_dump& state) {
   state.rcv_nxt = dump_queue_end(fd, Queue::kReceive).value;
-  state.write_seq = dump_queue_end(fd, Queue::kSend).value;
-  const QueueLengths lengths = dump_queue_lengths(fd);
-  state.copied_seq = end_of_received(state).value - lengths.received;
-  state.snd_una = state.write_seq - lengths.unacknowledged;
-  state.snd_nxt = state.write_seq - lengths.unsent;
+  state.copied_seq = end_of_received(state).value - dump_queue_lengths(fd).received;
 }
 
 void dump_endpoints_into(int fd, abi::tcp_dump& state) {
@@ -98,29 +94,15 @@ void dump_endpoints_into(int fd, abi::tcp_dump& state) {
       get_option<int>(fd, SOL_SOCKET, SO_DOMAIN, "getsockopt SO_DOMAIN") == AF_INET6;
 }
 
-void dump_window_into(int fd, abi::tcp_dump& state) {
-  const RepairWindow window = dump_window(fd);
-  state.snd_wl1 = window.snd_wl1;
-  state.snd_wnd = window.snd_wnd;
-  state.max_window = window.max_window;
-  state.rcv_wnd = window.rcv_wnd;
-  state.rcv_wup = window.rcv_wup;
-}
-
 }  // namespace
 
-void dump_send_side(int fd, Dump& dump) {
-  abi::tcp_dump& state = dump.state;
-  hold_sending(fd);
-  state.write_seq =
-      get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, "getsockopt TCP_QUEUE_SEQ");
+void dump_send_side(int fd, abi::tcp_dump& state) {
   const QueueLengths lengths = dump_queue_lengths(fd);
   state.snd_una = state.write_seq - lengths.unacknowledged;
   state.snd_nxt = state.write_seq - lengths.unsent;
-  if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0) state.tsval_now = dump_tsval(fd);
 }
 
-Dump dump_by_repair(int fd) {
+Dump dump_by_repair(int fd, std::optional<SilentVisit>& silence) {
   Dump dump;
   abi::tcp_dump& state = dump.state;
   state.refused = refusals(fd);
@@ -129,16 +111,21 @@ Dump dump_by_repair(int fd) {
   if (!to_tcp_state(state.state)) return dump;  // refused anyway
   if (has_urgent_data(fd)) state.refused |= abi::DUMP_URGENT;
   dump_endpoints_into(fd, state);
-  const RepairVisit repair(fd);
+  silence.emplace(fd);
   state.now_ns = monotonic_ns();
-  dump_sequence(fd, state);
+  // First, for with the send queue selected they are not to be relied on (SilentVisit).
+  const QueueLengths lengths = dump_queue_lengths(fd);
+  dump_received(fd, state);
   // A FIN that has slipped in between would count as a byte: the state belongs to the numbers.
   if (const std::uint8_t before = std::exchange(state.state, dump_state(fd)); before != state.state)
-    dump_sequence(fd, state);
+    dump_received(fd, state);
+  state.write_seq = dump_queue_end(fd, Queue::kSend).value;
+  state.snd_una = state.write_seq - lengths.unacknowledged;
+  state.snd_nxt = state.write_seq - lengths.unsent;
   if (has_gap(fd, state)) state.refused |= abi::DUMP_OUT_OF_ORDER;
-  dump_window_into(fd, state);
+  take_window(silence->window(), state);
   state.mss_clamp = dump_mss(fd);
-  if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0) state.tsval_now = dump_tsval(fd);
+  if ((state.options & abi::WIRE_OPT_TIMESTAMPS) != 0) state.tsval_now = silence->tsval();
   return dump;
 }
 

@@ -21,6 +21,7 @@
 #include "conn/repair_mode.hpp"
 #include "conn/segment.hpp"
 #include "conn/settings.hpp"
+#include "conn/silent_visit.hpp"
 #include "conn/socket_lock.hpp"
 #include "conn/socket_option.hpp"
 #include "sys/unique_fd.hpp"
@@ -32,8 +33,8 @@ using conn::SocketLock;
 
 struct Frozen::State {
   sys::UniqueFd fd;
-  SocketLock lock;                          // after fd: taken off before the descriptor goes
-  std::optional<conn::RepairVisit> repair;  // of a whole freeze: left before the lock is taken off
+  SocketLock lock;                           // after fd: taken off before the descriptor goes
+  std::optional<conn::SilentVisit> silence;  // of a whole freeze: left before the lock is taken off
   Snapshot snapshot;
   std::size_t in_socket = 0;  // bytes of snapshot.received that are in the receive queue as well
   std::uint64_t cookie = 0;   // asked for when wanted: not between lock and snapshot
@@ -48,7 +49,8 @@ constexpr int kRounds = 8;
 Dump dump_once(int fd, const FreezeKit& kit) {
   if (kit.has_dump_program())
     if (const auto dump = conn::dump_by_program(fd)) return *dump;
-  return conn::dump_by_repair(fd);
+  std::optional<conn::SilentVisit> silence;
+  return conn::dump_by_repair(fd, silence);
 }
 
 /// Dumps, and takes what is still in the socket, until nothing is.
@@ -81,19 +83,34 @@ void refuse_what_only_the_socket_knows(int fd, const abi::tcp_dump& state) {
     throw Unsupported("the application sends without copying (SO_ZEROCOPY), and is not done");
 }
 
-/// What is in the receive queue, in repair from then on; nothing is consumed.
-Dump dump_and_peek(int fd, std::optional<conn::RepairVisit>& repair,
+void refuse_what_cannot_be_carried(int fd, const Dump& dump) {
+  if (const auto reason = conn::refusal(dump.state, Scope::kWhole)) throw Unsupported(*reason);
+  refuse_what_only_the_socket_knows(fd, dump.state);
+}
+
+/// For a whole freeze, in `silence` from then on.
+Dump dump_in_silence(int fd, std::optional<conn::SilentVisit>& silence, const FreezeKit& kit) {
+  auto known = kit.has_dump_program() ? conn::dump_by_program(fd) : std::nullopt;
+  Dump dump = known ? *known : conn::dump_by_repair(fd, silence);
+  refuse_what_cannot_be_carried(fd, dump);
+  if (known) {
+    silence.emplace(fd);
+    conn::take_window(silence->window(), dump.state);
+    conn::dump_send_side(fd, dump.state);
+  }
+  return dump;
+}
+
+/// What is in the receive queue, in `silence` from then on; nothing is consumed.
+Dump dump_and_peek(int fd, std::optional<conn::SilentVisit>& silence,
                    std::vector<std::byte>& received, const FreezeKit& kit) {
   for (int round = 0; round < kRounds; ++round) {
-    const Dump dump = dump_once(fd, kit);
-    if (const auto reason = conn::refusal(dump.state, Scope::kWhole)) throw Unsupported(*reason);
-    refuse_what_only_the_socket_knows(fd, dump.state);
+    const Dump dump = dump_in_silence(fd, silence, kit);
     const Seq end = conn::end_of_received(dump.state), read{dump.state.copied_seq};
     const std::uint32_t waiting = read.before(end) ? end.since(read) : 0;
-    repair.emplace(fd);
     received = conn::peek_queue(fd, conn::Queue::kReceive, waiting);
     if (received.size() == waiting) return dump;
-    repair.reset();
+    silence.reset();
   }
   throw Unsupported("data kept arriving at the locked socket");
 }
@@ -135,7 +152,7 @@ struct FreezeAccess {
 
   /// The lock is off for a moment, so that the socket is dumped as a whole again.
   static std::expected<Frozen, FreezeRefused> freeze_again(Frozen& frozen, const FreezeKit& kit) {
-    const Scope scope = frozen.state_->repair ? Scope::kWhole : Scope::kRequest;
+    const Scope scope = frozen.state_->silence ? Scope::kWhole : Scope::kRequest;
     std::vector<std::byte> consumed = consumed_of(frozen);
     return try_freeze(frozen.thaw({}, {}), std::move(consumed), kit, scope);
   }
@@ -149,7 +166,7 @@ struct FreezeAccess {
     frozen.state_.reset(new Frozen::State{
         .fd = std::move(fd),
         .lock = std::move(lock),
-        .repair = std::nullopt,
+        .silence = std::nullopt,
         .snapshot = conn::to_snapshot(dump, std::move(consumed)),
     });
     return frozen;
@@ -160,11 +177,12 @@ struct FreezeAccess {
     std::unique_ptr<Frozen::State> state(
         new Frozen::State{.fd = {},
                           .lock = SocketLock(fd.get(), kit.lock_program_fd()),
-                          .repair = {},
+                          .silence = {},
                           .snapshot = {}});
     std::vector<std::byte> waiting;
-    Dump dump = dump_and_peek(fd.get(), state->repair, waiting, kit);
-    conn::dump_send_side(fd.get(), dump);
+    Dump dump = dump_and_peek(fd.get(), state->silence, waiting, kit);
+    if ((dump.state.options & abi::WIRE_OPT_TIMESTAMPS) != 0)
+      dump.state.tsval_now = state->silence->tsval();
     state->in_socket = waiting.size();
     state->snapshot = conn::to_snapshot(dump, {});
     Snapshot& snapshot = state->snapshot;
@@ -251,11 +269,10 @@ std::uint64_t Frozen::cookie() const noexcept {
 
 std::vector<std::byte> Frozen::late_bytes() const {
   const int fd = state_->fd.get();
-  if (!state_->repair) return conn::peek_received(fd);
+  if (!state_->silence) return conn::peek_received(fd);
   const std::size_t present = conn::dump_queue_lengths(fd).received;
   if (present <= state_->in_socket) return {};
   auto all = conn::peek_queue(fd, conn::Queue::kReceive, present);
-  conn::hold_sending(fd);
   all.erase(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(state_->in_socket));
   return all;
 }
@@ -271,8 +288,8 @@ bool Frozen::late_fin() const {
 void Frozen::commit() noexcept {
   if (!state_ || !state_->fd) return;
   const int on = TCP_REPAIR_ON;
-  if (state_->repair)  // and stays in it, its send queue selected
-    state_->repair->stay();
+  if (state_->silence)  // and stays in repair
+    state_->silence->stay();
   else
     ::setsockopt(state_->fd.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on));
   state_->lock.keep();
@@ -282,7 +299,7 @@ void Frozen::commit() noexcept {
 sys::UniqueFd Frozen::thaw(std::span<const CapturedSegment> captured,
                            const std::function<void(std::span<const std::byte>)>& inject) {
   const std::uint64_t own = cookie();
-  state_->repair.reset();
+  state_->silence.reset();
   state_->lock.open();
   const Snapshot& snapshot = state_->snapshot;
   try {

@@ -104,11 +104,14 @@ std::vector<std::byte> peek_received(int fd) {
 }
 
 std::vector<std::byte> peek_queue(int fd, Queue queue, std::size_t expected) {
-  select_queue(fd, static_cast<int>(queue));
   if (expected == 0) return {};
+  select_queue(fd, static_cast<int>(queue));
   std::vector<std::byte> bytes(expected + (queue == Queue::kSend ? kLargestSegment : 0));
   const ssize_t got = ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_PEEK);
-  if (got < 0 && errno != EAGAIN) sys::check("recv MSG_PEEK in repair", -1);
+  const int error = errno;
+  select_queue(fd, TCP_NO_QUEUE);
+  if (got < 0 && error != EAGAIN)
+    throw std::system_error(error, std::generic_category(), "recv MSG_PEEK in repair");
   bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
   if (bytes.size() > expected)
     bytes.erase(bytes.begin(), bytes.end() - static_cast<std::ptrdiff_t>(expected));

@@ -33,8 +33,8 @@ QueueLengths dump_queue_lengths(int fd);
 void read_received(int fd, std::size_t count, std::vector<std::byte>& into);
 /// The same without consuming: everything that is there.
 std::vector<std::byte> peek_received(int fd);
-/// Everything in one of the queues, without consuming it: the send queue from snd_una on, what is unsent at its end. In repair; the
-/// queue stays selected. `expected`: bytes that should be there; less come back where the reader or the peer was quicker.
+/// Everything in one of the queues, without consuming it: the send queue from snd_una on, what is unsent at its end. In repair, no
+/// queue selected afterwards. `expected`: bytes that should be there; less come back where the reader or the peer was quicker.
 std::vector<std::byte> peek_queue(int fd, Queue queue, std::size_t expected);
 /// In repair, as long as the send queue is selected, the kernel sends nothing new: it only notes it as sent (net/ipv4/tcp_output.c,
 /// tcp_write_xmit). What was sent before may be sent again.

@@ -73,10 +73,16 @@ sys::UniqueFd connected(const Snapshot& snapshot, const sys::Endpoint& here) {
 
 void shut_down(int fd) { sys::check("shutdown", ::shutdown(fd, SHUT_WR)); }
 
-/// Leaving repair mode clears SO_REUSEADDR. A peer that owes us an acknowledgement (it was dropped by the lock, or the bytes were lost) is
-/// asked at once, or we should hear of it only after the retransmission timeout of a new connection, 1 s.
+/// What the peer has sent and not heard of yet, although it is in the snapshot.
+bool owes_acknowledgement(const Snapshot& snapshot) {
+  return snapshot.window && Seq{snapshot.window->rcv_wup}.before(snapshot.rcv_nxt);
+}
+
+/// Leaving repair mode clears SO_REUSEADDR. The window probe that it may send acknowledges what has come, before the peer sends it again. And a
+/// peer that owes us an acknowledgement (it was dropped by the lock, or the bytes were lost) answers at once, or we should hear of it only after the
+/// retransmission timeout of a new connection.
 void go_live(int fd, const Snapshot& snapshot) {
-  conn::leave_repair(fd, !snapshot.sent.empty());
+  conn::leave_repair(fd, !snapshot.sent.empty() || owes_acknowledgement(snapshot));
   conn::set_option(fd, SOL_SOCKET, SO_REUSEADDR, int{1}, "setsockopt SO_REUSEADDR");
 }
 

@@ -18,6 +18,15 @@ RepairWindow dump_window(int fd) {
           .rcv_wup = raw.rcv_wup};
 }
 
+void set_window(int fd, const RepairWindow& window) {
+  const tcp_repair_window raw{.snd_wl1 = window.snd_wl1,
+                              .snd_wnd = window.snd_wnd,
+                              .max_window = window.max_window,
+                              .rcv_wnd = window.rcv_wnd,
+                              .rcv_wup = window.rcv_wup};
+  set_option(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, raw, "setsockopt TCP_REPAIR_WINDOW");
+}
+
 namespace {
 
 /// snd_wl1 (the segment that last told a window) must not be after the next segment of the peer, or
@@ -34,14 +43,8 @@ RepairWindow window_of_peer_only(const RepairWindow& fresh, const Snapshot& snap
 }  // namespace
 
 void restore_window(int fd, const Snapshot& snapshot) {
-  const RepairWindow window =
-      snapshot.window ? *snapshot.window : window_of_peer_only(dump_window(fd), snapshot);
-  const tcp_repair_window raw{.snd_wl1 = window.snd_wl1,
-                              .snd_wnd = window.snd_wnd,
-                              .max_window = window.max_window,
-                              .rcv_wnd = window.rcv_wnd,
-                              .rcv_wup = window.rcv_wup};
-  set_option(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, raw, "setsockopt TCP_REPAIR_WINDOW");
+  set_window(fd,
+             snapshot.window ? *snapshot.window : window_of_peer_only(dump_window(fd), snapshot));
 }
 
 }  // namespace tcpmig::conn

@@ -133,9 +133,10 @@ bool MovingEnd::move() {
     const auto in = to.enter();
     fd_ = tcpmig::repair_resume(decoded.value(), {}, {}, &resume_kit_);
   }
-  world_.route_to(to);
   at_a_ = !at_a_;
   left_.emplace(std::move(*frozen));
+  forward_captures();  // before anything can overtake it
+  world_.route_to(to);
   forward_captures();
   ++moves_;
   return true;

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#include "conn/silent_visit.hpp"
+
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <system_error>
+
+#include "conn/socket_option.hpp"
+#include "conn/timestamps.hpp"
+#include "conn/window.hpp"
+
+namespace tcpmig::conn {
+namespace {
+
+/// Ticks; as old as can be told from new (RFC 7323 5.2: half of the number space), and half of that for safety.
+constexpr std::uint32_t kBehind = 1U << 30;
+/// A clock is read and set with an error of one tick, since its lowest bit is a flag: never back.
+constexpr std::uint32_t kRounding = 2;
+
+void shut_peer_window(int fd, RepairWindow window) {
+  window.snd_wnd = 0;
+  set_window(fd, window);
+}
+
+/// A packet that was past the lock may have told a newer one.
+void open_peer_window(int fd, std::uint32_t bytes) {
+  RepairWindow window = dump_window(fd);
+  if (window.snd_wnd != 0) return;
+  window.snd_wnd = bytes;
+  set_window(fd, window);
+}
+
+void move_clock(int fd, std::uint32_t ticks) {
+  const auto now =
+      get_option<std::uint32_t>(fd, IPPROTO_TCP, TCP_TIMESTAMP, "getsockopt TCP_TIMESTAMP");
+  set_option(fd, IPPROTO_TCP, TCP_TIMESTAMP, now + ticks, "setsockopt TCP_TIMESTAMP");
+}
+
+/// To take off a cork that is not there does nothing else.
+void send_what_waits(int fd) {
+  if (get_option<int>(fd, IPPROTO_TCP, TCP_CORK, "getsockopt TCP_CORK") == 0)
+    set_option(fd, IPPROTO_TCP, TCP_CORK, int{0}, "setsockopt TCP_CORK");
+}
+
+}  // namespace
+
+SilentVisit::SilentVisit(int fd) : fd_(fd), repair_(fd), window_(dump_window(fd)) {
+  shut_peer_window(fd, window_);
+  move_clock(fd, -kBehind);
+}
+
+SilentVisit::~SilentVisit() {
+  if (fd_ < 0) return;
+  try {
+    undo();
+  } catch (const std::system_error&) {  // it has ended meanwhile: nothing will be sent
+  }
+}
+
+void SilentVisit::undo() {
+  move_clock(fd_, kBehind + kRounding);
+  open_peer_window(fd_, window_.snd_wnd);
+  repair_.reset();
+  send_what_waits(fd_);
+}
+
+std::uint32_t SilentVisit::tsval() const { return dump_tsval(fd_) + kBehind; }
+
+void SilentVisit::stay() noexcept {
+  fd_ = -1;
+  repair_->stay();
+}
+
+}  // namespace tcpmig::conn

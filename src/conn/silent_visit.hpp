@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include <tcpmig/snapshot.hpp>
+
+#include "conn/repair_mode.hpp"
+
+namespace tcpmig::conn {
+
+/// In repair, and harmless to who goes on with the connection, while it lives; then as it was, and what waits is sent.
+///
+/// The peer's window counts as shut, so that nothing new is sent: what counts as sent was sent. (But while the send queue is selected: then
+/// whatever would make a socket send, a timer say, makes it take all for sent, and nothing leaves: net/ipv4/tcp_output.c, tcp_write_xmit(),
+/// "goto repair". The next owner, which has no round-trip time, would learn of that by a retransmission timeout of 3 s. So what is sent is
+/// to be asked before that queue is selected for the first time.)
+///
+/// Its timestamps are old, so that the peer ignores what timers still send (an acknowledgement, a retransmission). With the time of day they
+/// would be newer than those that the next owner begins with, whose packets the peer would then drop (PAWS, RFC 7323 5.3).
+class SilentVisit {
+ public:
+  /// Throws std::system_error: the socket is as it was.
+  explicit SilentVisit(int fd);
+  ~SilentVisit();
+  SilentVisit(const SilentVisit&) = delete;
+  SilentVisit& operator=(const SilentVisit&) = delete;
+  /// As it was before.
+  [[nodiscard]] const RepairWindow& window() const noexcept { return window_; }
+  /// What dump_tsval() would say. Throws std::system_error.
+  [[nodiscard]] std::uint32_t tsval() const;
+  /// The socket is closed in repair.
+  void stay() noexcept;
+
+ private:
+  void undo();
+  int fd_;
+  std::optional<RepairVisit> repair_;
+  RepairWindow window_;
+};
+
+}  // namespace tcpmig::conn
