@@ -38,12 +38,6 @@ void move_clock(int fd, std::uint32_t ticks) {
   set_option(fd, IPPROTO_TCP, TCP_TIMESTAMP, now + ticks, "setsockopt TCP_TIMESTAMP");
 }
 
-/// To take off a cork that is not there does nothing else.
-void send_what_waits(int fd) {
-  if (get_option<int>(fd, IPPROTO_TCP, TCP_CORK, "getsockopt TCP_CORK") == 0)
-    set_option(fd, IPPROTO_TCP, TCP_CORK, int{0}, "setsockopt TCP_CORK");
-}
-
 }  // namespace
 
 SilentVisit::SilentVisit(int fd) : fd_(fd), repair_(fd), window_(dump_window(fd)) {
@@ -71,6 +65,26 @@ std::uint32_t SilentVisit::tsval() const { return dump_tsval(fd_) + kBehind; }
 void SilentVisit::stay() noexcept {
   fd_ = -1;
   repair_->stay();
+}
+
+VoiceKept::VoiceKept(int fd)
+    : peer_window_(
+          get_option<::tcp_info>(fd, IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO").tcpi_snd_wnd),
+      tsval_(dump_tsval(fd)) {}
+
+void VoiceKept::put_back(int fd) const noexcept {
+  try {
+    const auto since = static_cast<std::int32_t>(dump_tsval(fd) - tsval_);
+    if (since < -static_cast<std::int32_t>(kBehind / 2)) move_clock(fd, kBehind + kRounding);
+    open_peer_window(fd, peer_window_ != 0 ? peer_window_ : dump_window(fd).max_window);
+  } catch (const std::system_error&) {  // not in repair
+  }
+}
+
+// To take off a cork that is not there does nothing else.
+void send_what_waits(int fd) {
+  if (get_option<int>(fd, IPPROTO_TCP, TCP_CORK, "getsockopt TCP_CORK") == 0)
+    set_option(fd, IPPROTO_TCP, TCP_CORK, int{0}, "setsockopt TCP_CORK");
 }
 
 }  // namespace tcpmig::conn

@@ -39,4 +39,21 @@ class SilentVisit {
   RepairWindow window_;
 };
 
+/// For who looks after a socket: what a SilentVisit changes, as it was before it, to be put back if its process is killed. (Repair itself is
+/// not left: RepairVisit.)
+class VoiceKept {
+ public:
+  /// Not in a SilentVisit. Throws std::system_error.
+  explicit VoiceKept(int fd);
+  /// In repair; else nothing was changed, or all was put back.
+  void put_back(int fd) const noexcept;
+
+ private:
+  std::uint32_t peer_window_;  ///< bytes; 0: not known (before Linux 5.18)
+  std::uint32_t tsval_;
+};
+
+/// Makes the kernel look at what waits to be sent, after a SilentVisit and repair have ended. Throws std::system_error.
+void send_what_waits(int fd);
+
 }  // namespace tcpmig::conn

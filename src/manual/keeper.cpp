@@ -18,6 +18,7 @@
 #include <tcpmig/resume.hpp>
 
 #include "conn/placeholder.hpp"
+#include "conn/silent_visit.hpp"
 #include "conn/socket_option.hpp"
 #include "manual/hold.hpp"
 #include "sys/check.hpp"
@@ -28,6 +29,7 @@ namespace {
 struct Charge {
   int control = -1, socket = -1, meeting_point = -1;
   int reuse = 0, bound = 0;  ///< of the socket, as its application has them
+  conn::VoiceKept voice;
   std::chrono::seconds hold{};
   SnapshotFile* file = nullptr;
 };
@@ -72,7 +74,9 @@ sys::UniqueFd wait_for_end(const Charge& charge) {
 void keep(const Charge& charge) {
   const sys::UniqueFd placeholder = wait_for_end(charge);
   const bool moved = is_closed(charge.socket);
+  if (!moved) charge.voice.put_back(charge.socket);
   conn::release(charge.socket, charge.reuse);
+  if (!moved) conn::send_what_waits(charge.socket);
   conn::step_back(charge.socket, charge.bound);
   if (moved)
     charge.file->keep();
@@ -98,7 +102,11 @@ void keep(const Charge& charge) {
 }  // namespace
 
 Keeper::Keeper(int socket, SnapshotFile& file, int meeting_point, std::chrono::seconds hold) {
-  Charge charge{.socket = socket, .meeting_point = meeting_point, .hold = hold, .file = &file};
+  Charge charge{.socket = socket,
+                .meeting_point = meeting_point,
+                .voice = conn::VoiceKept(socket),
+                .hold = hold,
+                .file = &file};
   charge.reuse = conn::get_option<int>(socket, SOL_SOCKET, SO_REUSEADDR, "getsockopt SO_REUSEADDR");
   charge.bound =
       conn::get_option<int>(socket, SOL_SOCKET, SO_BINDTOIFINDEX, "getsockopt SO_BINDTOIFINDEX");
