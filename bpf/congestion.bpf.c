@@ -68,11 +68,12 @@ __u32 keep_window(words *arguments)
 
 SEC(".struct_ops")
 struct tcp_congestion_ops restore = {
-	.ssthresh = (void *)keep_threshold,
-	.cong_avoid = (void *)keep_avoiding,
-	.undo_cwnd = (void *)keep_window,
-	.init = (void *)restore_window,
-	.name = "tcpmig_00000000", /* the loader puts in digits of its own: the kernel wants each name once */
+    .ssthresh = (void *)keep_threshold,
+    .cong_avoid = (void *)keep_avoiding,
+    .undo_cwnd = (void *)keep_window,
+    .init = (void *)restore_window,
+    .name =
+	"tcpmig_00000000", /* the loader puts in digits of its own: the kernel wants each name once */
 };
 
 char program_license[] SEC("license") = "Dual MIT/GPL";

@@ -2,6 +2,9 @@
 #pragma once
 #include <tcpmig/resume.hpp>
 
+#include "sys/address.hpp"
+#include "sys/unique_fd.hpp"
+
 /// repair_resume() in two steps, for who gives the socket away in between.
 namespace tcpmig::conn {
 
