@@ -21,6 +21,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include <tcpmig/resume.hpp>
+
 #include "sys/check.hpp"
 #include "sys/netlink.hpp"
 
@@ -206,6 +208,37 @@ Pair connect_pair(World& world, int listener, Family family, const ClientSocket&
 Pair connect_pair(World& world, const Namespace& server, Family family) {
   const UniqueFd listener = listen_at(server, family);
   return connect_pair(world, listener.get(), family);
+}
+
+namespace {
+
+/// One end of an idle connection, which sends `own` next and receives `theirs`.
+UniqueFd renumbered(const tcpmig::Frozen& frozen, const Namespace& where, std::uint32_t own,
+                    std::uint32_t theirs) {
+  tcpmig::Snapshot snapshot = frozen.snapshot();
+  if (!snapshot.received.empty() || !snapshot.sent.empty() || !snapshot.unsent.empty())
+    throw std::logic_error("the connection is not idle");
+  const std::uint32_t further = theirs - snapshot.rcv_nxt.value;
+  snapshot.rcv_nxt = {theirs};
+  snapshot.snd_una = snapshot.snd_nxt = {own};
+  snapshot.window->rcv_wup += further;
+  snapshot.window->snd_wl1 += further;
+  const auto in = where.enter();
+  return tcpmig::repair_resume(snapshot);
+}
+
+}  // namespace
+
+Pair with_sequence(World& world, const Namespace& server, Pair pair, std::uint32_t client_next,
+                   std::uint32_t server_next) {
+  const tcpmig::FreezeKit kit(kit_options(false));
+  // both are locked before either may say anything with its new numbers
+  auto client_end = tcpmig::freeze(std::move(pair.client), {}, kit, tcpmig::Scope::kWhole);
+  auto server_end = tcpmig::freeze(std::move(pair.server), {}, kit, tcpmig::Scope::kWhole);
+  client_end.commit();
+  server_end.commit();
+  return {.client = renumbered(client_end, world.client, client_next, server_next),
+          .server = renumbered(server_end, server, server_next, client_next)};
 }
 
 Bytes pattern(std::size_t size, unsigned seed) {

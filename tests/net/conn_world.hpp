@@ -90,6 +90,10 @@ tcpmig::sys::UniqueFd listen_at(const Namespace& server, Family family, int prot
 Pair connect_pair(World& world, const Namespace& server, Family family);
 Pair connect_pair(World& world, int listener, Family family, const ClientSocket& how = {});
 
+/// The same idle connection with other sequence numbers: those that the client, and the server, send next.
+Pair with_sequence(World& world, const Namespace& server, Pair pair, std::uint32_t client_next,
+                   std::uint32_t server_next);
+
 using Bytes = std::vector<std::byte>;
 Bytes pattern(std::size_t size, unsigned seed = 1);
 Bytes bytes_of(std::string_view text);

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "catch.hpp"
+#include "net/lossy_links.hpp"
 #include "net/moving.hpp"
 
 using namespace conn_test;
@@ -36,4 +37,18 @@ TEST_CASE("a stream in both directions, moved 100 times: every byte once and in 
             << duration_cast<milliseconds>(moved.longest_move).count() << " ms, " << moved.refused
             << " freezes refused\n";
   CHECK(moved.moves == moves);
+}
+
+TEST_CASE("a stream in both directions over links that lose 1 %, moved 30 times") {
+  if (cannot_run_here()) return;
+  constexpr std::uint64_t kBytes = 10'000'000;
+  constexpr unsigned kMoves = 30;
+  World world;
+  const LossyLinks lossy(world, 10);
+  const Moved moved =
+      stream_and_move(world, Family::kIpv4, kBytes, [&](std::uint64_t progress, unsigned done) {
+        return done < kMoves && progress > 2 * kBytes / (kMoves + 1) * (done + 1);
+      });
+  CHECK(moved.moves == kMoves);
+  CHECK(lossy.lost() > 0);
 }

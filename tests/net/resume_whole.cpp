@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <span>
 
@@ -17,7 +18,8 @@
 #include "catch.hpp"
 #include "conn/segment.hpp"
 #include "conn/socket_lock.hpp"
-#include "conn_world.hpp"
+#include "host_b.hpp"
+#include "lossy_links.hpp"
 #include "sys/check.hpp"
 #include "sys/tun.hpp"
 
@@ -40,62 +42,22 @@ struct Queues {
 
 constexpr std::size_t kSending = 10'000;  // fits the first window
 
-/// Host B, where connections go on.
-class HostB {
- public:
-  HostB(World& world, FreezeKit& kit) : world_(world), kit_(kit), tun_(tun_in(world.b)) {}
-  /// First the socket, then the route, or a packet that comes between would be answered by RST; then what the lock has captured.
-  UniqueFd resume(const Frozen& frozen) {
-    const Snapshot& snapshot = frozen.snapshot();
-    const auto decoded = tcpmig::decode(tcpmig::encode(snapshot));
-    REQUIRE(decoded.has_value());
-    CHECK(*decoded == snapshot);
-    UniqueFd resumed;
-    {
-      const auto in = world_.b.enter();
-      resumed = tcpmig::repair_resume(*decoded);
-    }
-    world_.route_to(world_.b);
-    kit_.consume_captures([&](const tcpmig::CapturedSegment& segment) {
-      if (segment.cookie == frozen.cookie())
-        tcpmig::conn::give_packets(snapshot.peer, snapshot.local, segment.bytes,
-                                   [&](auto packet) { tun_.inject(packet); });
-    });
-    return resumed;
-  }
-
- private:
-  World& world_;
-  FreezeKit& kit_;
-  tcpmig::sys::Tun tun_;
+/// The numbers that client and server send next.
+struct Numbers {
+  std::uint32_t client, server;
 };
-
-std::uint8_t state_of(const UniqueFd& fd) { return info_of(fd.get()).tcpi_state; }
-
-/// The rest of the stream, to its end.
-Bytes read_to_end(int fd) {
-  Bytes all;
-  std::byte buffer[65'536];
-  for (;;) {
-    const ssize_t got = tcpmig::sys::check("recv", ::recv(fd, buffer, sizeof buffer, 0));
-    if (got == 0) return all;
-    all.insert(all.end(), buffer, buffer + got);
-  }
-}
-
-void limit_waiting(int fd) {
-  const timeval limit{.tv_sec = 10, .tv_usec = 0};
-  REQUIRE(::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
-}
 
 /// One connection on its way: what each end has written, and what the server has to read and the client to be sent.
 class Moved {
  public:
-  Moved(World& world, Family family, FreezeKit& kit, const Queues& queues, TcpState state)
+  Moved(World& world, Family family, FreezeKit& kit, const Queues& queues, TcpState state,
+        std::optional<Numbers> numbers = {})
       : world_(world), queues_(queues), state_(state), kit_(kit) {
     world.route_to(world.a);
     pair_ = connect_pair(world, world.a, family);
     REQUIRE(talk(pair_.client.get(), pair_.server.get(), 3'000));
+    if (numbers) renumber(*numbers);
+    numbers_ = numbers;
     limit_waiting(pair_.client.get());
     fill();
     reach_state();
@@ -107,6 +69,12 @@ class Moved {
     const Snapshot& snapshot = frozen_->snapshot();
     CHECK(snapshot.state == state_);
     CHECK(snapshot.received == to_server_);
+    if (numbers_) {
+      const auto in = static_cast<std::uint32_t>(to_server_.size());
+      const auto out = static_cast<std::uint32_t>(to_client_.size() - snapshot.unsent.size());
+      CHECK(snapshot.rcv_nxt.value == numbers_->client + in);
+      CHECK(snapshot.snd_nxt.value == numbers_->server + out);
+    }
     CHECK(snapshot.unsent.empty() == !queues_.unsent);
     CHECK(snapshot.sent.empty() == !queues_.unacknowledged);
     if (deaf_ && state_ != TcpState::kClosing) deaf_->keep();  // the freeze has taken its place
@@ -129,6 +97,7 @@ class Moved {
   [[nodiscard]] const Bytes& to_client() const { return to_client_; }
 
  private:
+  void renumber(const Numbers& numbers);
   void fill();
   void reach_state();
   void write_out();
@@ -141,6 +110,7 @@ class Moved {
   Queues queues_;
   TcpState state_;
   FreezeKit& kit_;
+  std::optional<Numbers> numbers_;
   Pair pair_;
   std::optional<Frozen> frozen_;
   Bytes to_server_;
@@ -148,11 +118,12 @@ class Moved {
   std::optional<tcpmig::conn::SocketLock> deaf_;
 };
 
-/// What is written first leaves at once; what follows it waits for seconds.
-void pace(const UniqueFd& fd) {
-  const unsigned bytes_a_second = 1'000;
-  REQUIRE(::setsockopt(fd.get(), SOL_SOCKET, SO_MAX_PACING_RATE, &bytes_a_second,
-                       sizeof bytes_a_second) == 0);
+/// Talks before it is there: the kernel paces no socket that has sent less than ten segments.
+void Moved::renumber(const Numbers& numbers) {
+  constexpr std::uint32_t kTalk = 20'000;
+  pair_ = with_sequence(world_, world_.a, std::move(pair_), numbers.client - kTalk,
+                        numbers.server - kTalk);
+  REQUIRE(talk(pair_.client.get(), pair_.server.get(), kTalk));
 }
 
 void Moved::write_out() {
@@ -227,257 +198,66 @@ void check(Moved& moved) {
 
 }  // namespace
 
+namespace {
+
+/// All states with all combinations of queues.
+void for_each_state(const std::function<void(TcpState, const Queues&, unsigned)>& test) {
+  for (const auto state : {TcpState::kEstablished, TcpState::kCloseWait, TcpState::kFinWait1,
+                           TcpState::kFinWait2, TcpState::kLastAck, TcpState::kClosing})
+    for (unsigned mask = 0; mask < 8; ++mask) {
+      const Queues queues{.received = (mask & 1) != 0,
+                          .unacknowledged = (mask & 2) != 0,
+                          .unsent = (mask & 4) != 0};
+      // our FIN is acknowledged after everything else; a client that hears nothing acknowledges nothing
+      if (state == TcpState::kFinWait2 && (queues.unacknowledged || queues.unsent)) continue;
+      if (state == TcpState::kClosing && queues.unsent && !queues.unacknowledged) continue;
+      test(state, queues, mask);
+    }
+}
+
+}  // namespace
+
 TEST_CASE("resume: every state with every combination of queues") {
   if (cannot_run_here()) return;
   World world;
   FreezeKit by_program(kit_options(true));
   REQUIRE(by_program.has_dump_program());
   FreezeKit plain(kit_options(false));
-  for (const auto state : {TcpState::kEstablished, TcpState::kCloseWait, TcpState::kFinWait1,
-                           TcpState::kFinWait2, TcpState::kLastAck, TcpState::kClosing})
-    for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped})
-      for (unsigned mask = 0; mask < 8; ++mask) {
-        const Queues queues{.received = (mask & 1) != 0,
-                            .unacknowledged = (mask & 2) != 0,
-                            .unsent = (mask & 4) != 0};
-        // our FIN is acknowledged after everything else; a client that hears nothing acknowledges nothing
-        if (state == TcpState::kFinWait2 && (queues.unacknowledged || queues.unsent)) continue;
-        if (state == TcpState::kClosing && queues.unsent && !queues.unacknowledged) continue;
-        CAPTURE(to_string(state), static_cast<int>(family), mask);
-        Moved moved(world, family, mask % 2 != 0 ? by_program : plain, queues, state);
-        check(moved);
-      }
+  for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped})
+    for_each_state([&](TcpState state, const Queues& queues, unsigned mask) {
+      CAPTURE(to_string(state), static_cast<int>(family), mask);
+      Moved moved(world, family, mask % 2 != 0 ? by_program : plain, queues, state);
+      check(moved);
+    });
 }
 
-namespace {
-
-void set(const UniqueFd& fd, int level, int name, int value) {
-  REQUIRE(::setsockopt(fd.get(), level, name, &value, sizeof value) == 0);
-}
-
-int get(const UniqueFd& fd, int level, int name) {
-  int value = 0;
-  socklen_t length = sizeof value;
-  REQUIRE(::getsockopt(fd.get(), level, name, &value, &length) == 0);
-  return value;
-}
-
-struct Setting {
-  int level, name, value;
-};
-
-/// Each other than what a new socket has.
-std::vector<Setting> settings_of(Family family) {
-  std::vector<Setting> all{{IPPROTO_TCP, TCP_NODELAY, 1},
-                           {SOL_SOCKET, SO_KEEPALIVE, 1},
-                           {IPPROTO_TCP, TCP_KEEPIDLE, 77},
-                           {IPPROTO_TCP, TCP_KEEPINTVL, 7},
-                           {IPPROTO_TCP, TCP_KEEPCNT, 3},
-                           {IPPROTO_TCP, TCP_USER_TIMEOUT, 12'345},
-                           {IPPROTO_TCP, TCP_NOTSENT_LOWAT, 16'384},
-                           {SOL_SOCKET, SO_SNDBUF, 50'000},
-                           {SOL_SOCKET, SO_RCVBUF, 70'000},
-                           {SOL_SOCKET, SO_BUF_LOCK, 3},
-                           {SOL_SOCKET, SO_PRIORITY, 5},
-                           {SOL_SOCKET, SO_MARK, 0x1234}};
-  if (family == Family::kIpv6) {
-    all.push_back({IPPROTO_IPV6, IPV6_TCLASS, 0xb8});
-    all.push_back({IPPROTO_IPV6, IPV6_UNICAST_HOPS, 33});
-  } else {
-    all.push_back({IPPROTO_IP, IP_TOS, 0xb8});
-    all.push_back({IPPROTO_IP, IP_TTL, 33});
-  }
-  std::ranges::stable_sort(all, {}, [](const Setting& one) { return one.name == SO_PRIORITY; });
-  return all;
-}
-
-}  // namespace
-
-TEST_CASE("resume: what the application has set on its socket goes with it, each alone and all") {
+TEST_CASE("resume: sequence numbers that wrap, in every state with every combination of queues") {
   if (cannot_run_here()) return;
   World world;
   FreezeKit kit(kit_options(true));
-  for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped}) {
-    const auto all = settings_of(family);
-    for (std::size_t only = 0; only <= all.size(); ++only) {
-      CAPTURE(static_cast<int>(family), only);
-      world.route_to(world.a);
-      Pair pair = connect_pair(world, world.a, family);
-      std::vector<int> before;
-      for (std::size_t i = 0; i < all.size(); ++i)
-        if (only == i || only == all.size())
-          set(pair.server, all[i].level, all[i].name, all[i].value);
-      for (const Setting& one : all) before.push_back(get(pair.server, one.level, one.name));
-      const linger at_once{1, 9};
-      REQUIRE(::setsockopt(pair.server.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) ==
-              0);
-      REQUIRE(::setsockopt(pair.server.get(), IPPROTO_TCP, TCP_CONGESTION, "reno", 4) == 0);
-      Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
-      const UniqueFd resumed = HostB(world, kit).resume(frozen);
-      frozen.commit();
-      for (std::size_t i = 0; i < all.size(); ++i) {
-        CAPTURE(all[i].level, all[i].name);
-        CHECK(get(resumed, all[i].level, all[i].name) == before[i]);
-      }
-      linger kept{};
-      socklen_t length = sizeof kept;
-      REQUIRE(::getsockopt(resumed.get(), SOL_SOCKET, SO_LINGER, &kept, &length) == 0);
-      CHECK((kept.l_onoff == 1 && kept.l_linger == 9));
-      char name[16] = {};
-      length = sizeof name;
-      REQUIRE(::getsockopt(resumed.get(), IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0);
-      CHECK(std::string(name) == "reno");
-      CHECK(get(resumed, SOL_SOCKET, SO_DOMAIN) == (family == Family::kIpv4 ? AF_INET : AF_INET6));
-      CHECK(talk(pair.client.get(), resumed.get(), 10'000));
-      const linger off{};
-      REQUIRE(::setsockopt(resumed.get(), SOL_SOCKET, SO_LINGER, &off, sizeof off) == 0);
-    }
-  }
+  // in what the client sends: received (30,000), its FIN, or what it sends later; in what the server sends: sent, unsent, FIN, later
+  for (const Numbers before : {Numbers{30'000, kSending}, Numbers{15'000, kSending / 2},
+                               Numbers{30'001, kSending + kSending / 2}, Numbers{1, 1},
+                               Numbers{0, 2 * kSending}, Numbers{40'000, 2 * kSending + 1}})
+    for_each_state([&](TcpState state, const Queues& queues, unsigned mask) {
+      CAPTURE(to_string(state), mask, before.client, before.server);
+      Moved moved(world, Family::kIpv4, kit, queues, state,
+                  Numbers{-before.client, -before.server});
+      check(moved);
+    });
 }
 
-TEST_CASE("resume: what is corked stays back until it is let go") {
+TEST_CASE("resume: links that lose 3 %, every state with every combination of queues") {
   if (cannot_run_here()) return;
-  World world;
   FreezeKit kit(kit_options(true));
-  Pair pair = connect_pair(world, world.a, Family::kIpv4);
-  limit_waiting(pair.client.get());
-  set(pair.server, IPPROTO_TCP, TCP_CORK, 1);
-  send_all(pair.server.get(), bytes_of("half a line, "));
-  Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
-  const UniqueFd resumed = HostB(world, kit).resume(frozen);
-  frozen.commit();
-  CHECK(get(resumed, IPPROTO_TCP, TCP_CORK) == 1);
-  CHECK(bytes_waiting(pair.client.get()) == 0);
-  send_all(resumed.get(), bytes_of("and the rest"));
-  set(resumed, IPPROTO_TCP, TCP_CORK, 0);
-  CHECK(receive_exactly(pair.client.get(), 25) == bytes_of("half a line, and the rest"));
-}
-
-TEST_CASE("a whole freeze that is thawed leaves the connection as it was") {
-  if (cannot_run_here()) return;
-  World world;
-  for (const bool by_program : {true, false}) {
-    CAPTURE(by_program);
-    const FreezeKit kit(kit_options(by_program));
-    world.route_to(world.a);
-    Pair pair = connect_pair(world, world.a, Family::kIpv4);
-    limit_waiting(pair.client.get());
-    const Bytes in = pattern(30'000, 3), out = pattern(50'000, 4);
-    send_all(pair.client.get(), in);
-    wait_until("data", [&] { return bytes_waiting(pair.server.get()) == in.size(); });
-    send_all(pair.server.get(), out);
-    for (int i = 0; i < 2; ++i) {
-      Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
-      CHECK(frozen.snapshot().received == in);
-      CHECK(frozen.late_bytes().empty());
-      CHECK_FALSE(frozen.late_fin());
-      pair.server = frozen.thaw({}, [](auto) {});
-    }
-    CHECK(receive_exactly(pair.server.get(), in.size()) == in);
-    CHECK(receive_exactly(pair.client.get(), out.size()) == out);
-    CHECK(talk(pair.client.get(), pair.server.get(), 100'000));
-  }
-}
-
-TEST_CASE("resume: TIME_WAIT of an earlier connection is not in the way, a live one is") {
-  if (cannot_run_here()) return;
-  const bool timestamps = GENERATE(true, false);  // with them connect() passes over a TIME_WAIT
-  World world;
-  world.set_offer({.timestamps = timestamps});
-  FreezeKit kit(kit_options(true));
-  Pair pair = connect_pair(world, world.a, Family::kIpv4);
-  Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
-  {
-    UniqueFd earlier = HostB(world, kit).resume(frozen);
-    REQUIRE_THROWS_AS(HostB(world, kit).resume(frozen), std::system_error);
-    REQUIRE(::shutdown(earlier.get(), SHUT_WR) == 0);
-    wait_until("its FIN is acknowledged", [&] { return state_of(earlier) == BPF_TCP_FIN_WAIT2; });
-    REQUIRE(::shutdown(pair.client.get(), SHUT_WR) == 0);
-    wait_until("TIME_WAIT", [&] { return state_of(earlier) == BPF_TCP_CLOSE; });
-  }
-  const UniqueFd resumed = HostB(world, kit).resume(frozen);
-  CHECK(state_of(resumed) == BPF_TCP_ESTABLISHED);
-  frozen.commit();
-}
-
-TEST_CASE("resume: a snapshot that contradicts itself is refused before anything is made") {
-  Snapshot snapshot;
-  snapshot.local = service(Family::kIpv4);
-  snapshot.peer = {tcpmig::sys::Address::parse("198.51.100.1").value(), 5'000};
-  const auto refused = [](const Snapshot& one) {
-    CHECK_THROWS_AS(tcpmig::repair_resume(one), std::invalid_argument);
-  };
-  Snapshot gap = snapshot;
-  gap.snd_nxt = gap.snd_una + 1;
-  refused(gap);
-  Snapshot closed = snapshot;
-  closed.state = TcpState::kFinWait2;
-  closed.unsent = bytes_of("x");
-  refused(closed);
-  Snapshot families = snapshot;
-  families.peer.address = tcpmig::sys::Address::parse("2001:db8::1").value();
-  refused(families);
-}
-
-TEST_CASE("resume: a FIN that came to the peer behind more than a first window is not waited for") {
-  if (cannot_run_here()) return;
-  World world;
-  FreezeKit kit(kit_options(true));
-  for (const bool sack : {true, false})
-    for (const auto state : {TcpState::kFinWait1, TcpState::kLastAck, TcpState::kClosing}) {
-      CAPTURE(sack, to_string(state));
-      world.set_offer({.sack = sack});
-      world.route_to(world.a);
-      Pair pair = connect_pair(world, world.a, Family::kIpv4);
-      limit_waiting(pair.client.get());
-      REQUIRE(talk(pair.client.get(), pair.server.get(), 1'000'000));  // the window grows
-      if (state == TcpState::kLastAck) {
-        REQUIRE(::shutdown(pair.client.get(), SHUT_WR) == 0);
-        wait_until("the client's FIN", [&] { return state_of(pair.server) == BPF_TCP_CLOSE_WAIT; });
-      }
-      auto deaf = std::make_optional<tcpmig::conn::SocketLock>(
-          state == TcpState::kClosing ? pair.client.get() : pair.server.get(), -1);
-      const Bytes all = pattern(45'000);
-      send_all(pair.server.get(), all);
-      wait_until("all is sent", [&] { return info_of(pair.server.get()).tcpi_notsent_bytes == 0; });
-      REQUIRE(::shutdown(pair.server.get(), SHUT_WR) == 0);
-      if (state == TcpState::kClosing) {
-        REQUIRE(::shutdown(pair.client.get(), SHUT_WR) == 0);
-        wait_until("CLOSING", [&] { return state_of(pair.server) == BPF_TCP_CLOSING; });
-      } else {
-        wait_until("the end", [&] { return bytes_waiting(pair.client.get()) == all.size(); });
-      }
-      Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
-      REQUIRE(frozen.snapshot().sent.size() == all.size());
-      REQUIRE(frozen.snapshot().state == state);
-      if (state != TcpState::kClosing) deaf->keep();  // the freeze has taken its place
-      deaf.reset();
-      const UniqueFd resumed = HostB(world, kit).resume(frozen);
-      frozen.commit();
-      CHECK(read_to_end(pair.client.get()) == all);
-      const auto done = [&] {
-        const std::uint8_t now = state_of(resumed);
-        return now == BPF_TCP_FIN_WAIT2 || now == BPF_TCP_CLOSE || now == BPF_TCP_TIME_WAIT;
-      };
-      wait_until("everything is acknowledged", done);
-    }
-}
-
-TEST_CASE("resume: what was not sent comes back whatever TCP_NOTSENT_LOWAT says") {
-  if (cannot_run_here()) return;
-  World world;
-  FreezeKit kit(kit_options(true));
-  Pair pair = connect_pair(world, world.a, Family::kIpv4);
-  limit_waiting(pair.client.get());
-  pace(pair.server);
-  Bytes all = pattern(200'000);
-  send_all(pair.server.get(), all);
-  set(pair.server, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 4'096);
-  REQUIRE(info_of(pair.server.get()).tcpi_notsent_bytes > 100'000);
-  Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
-  CHECK(frozen.snapshot().unsent.size() > 100'000);
-  const UniqueFd resumed = HostB(world, kit).resume(frozen);
-  frozen.commit();
-  CHECK(get(resumed, IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 4'096);
-  CHECK(receive_exactly(pair.client.get(), all.size()) == all);
+  std::uint64_t lost = 0;
+  for_each_state([&](TcpState state, const Queues& queues, unsigned mask) {
+    CAPTURE(to_string(state), mask);
+    World world;
+    Moved moved(world, mask % 2 != 0 ? Family::kIpv4 : Family::kIpv6, kit, queues, state);
+    const LossyLinks lossy(world, 30);
+    check(moved);
+    lost += lossy.lost();
+  });
+  CHECK(lost > 0);
 }
