@@ -81,7 +81,7 @@ std::uint8_t dump_state(int fd) {
 
 void dump_received(int fd, abi::tcp_dump& state) {
   state.rcv_nxt = dump_queue_end(fd, Queue::kReceive).value;
-  state.copied_seq = end_of_received(state).value - dump_queue_lengths(fd).received;
+  state.copied_seq = end_of_received(state).value - dump_received_length(fd);
 }
 
 void dump_endpoints_into(int fd, abi::tcp_dump& state) {

@@ -43,14 +43,14 @@ sys::UniqueFd open_in_repair(const sys::Endpoint& local, bool mapped) {
 
 void restore_local(int fd, const sys::Endpoint& local, bool mapped) {
   const auto [address, length] = local.to_sockaddr(mapped);
-  sys::check("bind " + local.str(),
-             ::bind(fd, reinterpret_cast<const sockaddr*>(&address), length));
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), length) < 0)
+    sys::check("bind " + local.str(), -1);
 }
 
 void restore_peer(int fd, const sys::Endpoint& peer, bool mapped) {
   const auto [address, length] = peer.to_sockaddr(mapped);
-  sys::check("connect to " + peer.str() + " in repair",
-             ::connect(fd, reinterpret_cast<const sockaddr*>(&address), length));
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), length) < 0)
+    sys::check("connect to " + peer.str() + " in repair", -1);
 }
 
 }  // namespace tcpmig::conn

@@ -97,6 +97,8 @@ Dump dump_in_silence(int fd, std::optional<conn::SilentVisit>& silence, const Fr
     silence.emplace(fd);
     conn::take_window(silence->window(), dump.state);
     conn::dump_send_side(fd, dump.state);
+    if ((dump.state.options & abi::WIRE_OPT_TIMESTAMPS) != 0)
+      dump.state.tsval_now = silence->tsval();
   }
   return dump;
 }
@@ -116,7 +118,7 @@ Dump dump_and_peek(int fd, std::optional<conn::SilentVisit>& silence,
 }
 
 /// Distributes the send queue.
-void add_send_queue(int fd, Dump& dump, Snapshot& snapshot) {
+void add_send_queue(int fd, const Dump& dump, Snapshot& snapshot) {
   const std::uint32_t length = conn::end_of_written(dump.state).since(snapshot.snd_una);
   auto queue = conn::peek_queue(fd, conn::Queue::kSend, length);
   if (queue.size() != length)
@@ -180,9 +182,7 @@ struct FreezeAccess {
                           .silence = {},
                           .snapshot = {}});
     std::vector<std::byte> waiting;
-    Dump dump = dump_and_peek(fd.get(), state->silence, waiting, kit);
-    if ((dump.state.options & abi::WIRE_OPT_TIMESTAMPS) != 0)
-      dump.state.tsval_now = state->silence->tsval();
+    const Dump dump = dump_and_peek(fd.get(), state->silence, waiting, kit);
     state->in_socket = waiting.size();
     state->snapshot = conn::to_snapshot(dump, {});
     Snapshot& snapshot = state->snapshot;

@@ -79,8 +79,10 @@ void restore_queue_start(int fd, Queue queue, Seq start) {
   select_queue(fd, TCP_NO_QUEUE);
 }
 
+std::uint32_t dump_received_length(int fd) { return queue_length(fd, SIOCINQ, "ioctl SIOCINQ"); }
+
 QueueLengths dump_queue_lengths(int fd) {
-  return {.received = queue_length(fd, SIOCINQ, "ioctl SIOCINQ"),
+  return {.received = dump_received_length(fd),
           .unacknowledged = queue_length(fd, SIOCOUTQ, "ioctl SIOCOUTQ"),
           .unsent = queue_length(fd, SIOCOUTQNSD, "ioctl SIOCOUTQNSD")};
 }

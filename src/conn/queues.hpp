@@ -27,6 +27,8 @@ struct QueueLengths {
   std::uint32_t unsent = 0;          ///< SIOCOUTQNSD
 };
 QueueLengths dump_queue_lengths(int fd);
+/// The first of them.
+std::uint32_t dump_received_length(int fd);
 
 /// Reads (and consumes) at most `count` bytes that are there, without waiting, and appends them.
 /// Not in repair (EPERM there).
