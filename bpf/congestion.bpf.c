@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-/* Gives a socket the congestion window and the slow start threshold of the connection that it goes on with: a congestion control (RFC 5681) that
- * is chosen by setsockopt TCP_CONGESTION for a moment. Its init() sets both from the socket's entry in `windows`; the one that is chosen next keeps
- * them. No other way in has the kernel: TCP_REPAIR does not know them, TCP_BPF_IW sets the window alone, and asks for a cgroup.
+/* Gives a socket the congestion window, the slow start threshold and ECN (RFC 3168) of the connection that it goes on with: a congestion control
+ * (RFC 5681) that is chosen by setsockopt TCP_CONGESTION for a moment. Its init() sets them from the socket's entry in `windows`; the one that is chosen
+ * next keeps them. No other way in has the kernel: TCP_REPAIR does not know them, TCP_BPF_IW sets the window alone, and asks for a cgroup.
  *
  * What a congestion control must have besides (net/ipv4/tcp_cong.c, tcp_validate_congestion_control) changes nothing. */
 #include <linux/bpf.h>
@@ -21,7 +21,11 @@ struct tcp_congestion_ops {
 
 struct congestion_window {
 	__u32 snd_cwnd, snd_ssthresh; /* segments; 0: leave it */
+	__u32 ecn;                    /* 1: was negotiated; 0: leave it */
 };
+
+/* include/net/tcp.h: TCP_ECN_OK, since Linux 6.18 TCP_ECN_MODE_RFC3168 */
+#define ECN_NEGOTIATED 1
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -46,6 +50,8 @@ void restore_window(words *arguments)
 		tp->snd_cwnd = window->snd_cwnd;
 	if (window->snd_ssthresh)
 		tp->snd_ssthresh = window->snd_ssthresh;
+	if (window->ecn)
+		tp->ecn_flags |= ECN_NEGOTIATED;
 }
 
 SEC("struct_ops/keep_threshold")

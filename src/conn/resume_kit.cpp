@@ -23,7 +23,7 @@ namespace {
 /// As in bpf/congestion.bpf.c.
 constexpr std::string_view kPlaceholder = "tcpmig_00000000";
 struct CongestionWindow {
-  std::uint32_t snd_cwnd, snd_ssthresh;
+  std::uint32_t snd_cwnd, snd_ssthresh, ecn;
 };
 
 /// What a snapshot says is no reason to send more at a time than any path holds.
@@ -104,7 +104,7 @@ ResumeKit::ResumeKit() : state_(std::make_unique<State>()) {
   } catch (const std::system_error& error) {
     state_->filled.reset();
     state_->warnings.push_back(std::string(error.what()) +
-                               ": a resumed connection starts slowly again");
+                               ": a resumed connection starts slowly again, and without ECN");
   }
 }
 
@@ -114,8 +114,11 @@ bool ResumeKit::has_congestion_program() const noexcept { return state_->object 
 const std::vector<std::string>& ResumeKit::warnings() const noexcept { return state_->warnings; }
 
 void ResumeKit::restore_congestion(int fd, const Snapshot& snapshot) const {
-  const CongestionWindow window{std::min(snapshot.snd_cwnd, kMostSegments), snapshot.snd_ssthresh};
-  if (!has_congestion_program() || window.snd_cwnd == 0) return;
+  const bool known = snapshot.snd_cwnd != 0;
+  const CongestionWindow window{.snd_cwnd = std::min(snapshot.snd_cwnd, kMostSegments),
+                                .snd_ssthresh = known ? snapshot.snd_ssthresh : 0,
+                                .ecn = snapshot.ecn ? 1U : 0U};
+  if (!has_congestion_program() || (!known && !snapshot.ecn)) return;
   const std::string own = conn::dump_congestion(fd);
   sys::map_update(state_->windows, fd, window);
   conn::restore_congestion(fd, state_->name);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The congestion window of a connection that goes on elsewhere, and that nothing of the program behind it is left.
+// The congestion window and ECN of a connection that goes on elsewhere, and that nothing of the program behind it is left.
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -48,6 +50,38 @@ std::string algorithm_of(int fd) {
   socklen_t length = sizeof name;
   tcpmig::sys::check("getsockopt", ::getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length));
   return name;
+}
+
+/// On its SYNs; the servers take it (tcp_ecn is 2 there).
+void offer_ecn(const Namespace& client) {
+  const auto in = client.enter();
+  REQUIRE(std::ofstream("/proc/sys/net/ipv4/tcp_ecn").put('1').flush().good());
+}
+
+bool has_ecn(int fd) { return (info_of(fd).tcpi_options & TCPI_OPT_ECN) != 0; }
+
+/// What comes in at the client from the servers' links from now on, from the IP header on.
+UniqueFd packets_of(const Namespace& client) {
+  const auto in = client.enter();
+  return UniqueFd(tcpmig::sys::check(
+      "packet socket", ::socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(ETH_P_ALL))));
+}
+
+/// A TCP packet of the server with data, and ECT(0) (RFC 3168, 5), has come.
+bool some_can_be_marked(int wire) {
+  unsigned char packet[128];
+  for (;;) {
+    sockaddr_ll from{};
+    socklen_t length = sizeof from;
+    const ssize_t got = ::recvfrom(wire, packet, sizeof packet, MSG_DONTWAIT | MSG_TRUNC,
+                                   reinterpret_cast<sockaddr*>(&from), &length);
+    if (got < 0) return false;
+    if (from.sll_pkttype == PACKET_OUTGOING || got < 100) continue;
+    const bool ipv4 = packet[0] >> 4 == 4;
+    if (packet[ipv4 ? 9 : 6] != IPPROTO_TCP) continue;
+    const int ecn = ipv4 ? packet[1] & 3 : packet[1] >> 4 & 3;
+    if (ecn == 2) return true;
+  }
 }
 
 /// Its server has sent enough for its window to have grown.
@@ -128,6 +162,42 @@ TEST_CASE("a snapshot that asks for an absurd congestion window gets a large one
   pair.server = resume_at(world, snapshot, &kit);
   CHECK(info_of(pair.server.get()).tcpi_snd_cwnd == 1U << 20);
   CHECK(talk(pair.client.get(), pair.server.get(), 500'000));
+}
+
+TEST_CASE("ECN goes along with a kit, and only where it was negotiated") {
+  if (cannot_run_here()) return;
+  const ResumeKit kit;
+  if (cannot_restore(kit)) return;
+  for (const Family family : {Family::kIpv4, Family::kIpv6})
+    for (const bool negotiated : {true, false}) {
+      CAPTURE(static_cast<int>(family), negotiated);
+      World world;
+      if (negotiated) offer_ecn(world.client);
+      Pair pair = connect_pair(world, world.a, family);
+      REQUIRE(talk(pair.client.get(), pair.server.get(), 20'000));
+      REQUIRE(has_ecn(pair.server.get()) == negotiated);
+      Snapshot snapshot = moved_out(std::move(pair.server), false);
+      CHECK(snapshot.ecn == negotiated);
+      snapshot.snd_cwnd = 0;  // not needed for it
+      pair.server = resume_at(world, snapshot, &kit);
+      CHECK(has_ecn(pair.server.get()) == negotiated);
+      const UniqueFd wire = packets_of(world.client);
+      CHECK(talk(pair.client.get(), pair.server.get(), 20'000));
+      CHECK(some_can_be_marked(wire.get()) == negotiated);
+    }
+}
+
+TEST_CASE("without a kit a resumed connection does without ECN") {
+  if (cannot_run_here()) return;
+  World world;
+  offer_ecn(world.client);
+  Pair pair = connect_pair(world, world.a, Family::kIpv4);
+  REQUIRE(has_ecn(pair.server.get()));
+  pair.server = resume_at(world, moved_out(std::move(pair.server), true), nullptr);
+  CHECK(!has_ecn(pair.server.get()));
+  const UniqueFd wire = packets_of(world.client);
+  CHECK(talk(pair.client.get(), pair.server.get(), 20'000));
+  CHECK(!some_can_be_marked(wire.get()));
 }
 
 TEST_CASE("a kit's congestion control goes with it, and with its process") {
