@@ -27,7 +27,8 @@ static const char usage[] =
     "       it: it shall let the connection's packets go to the new host.\n"
     "adopt: waits for a connection and goes on with it. LOCAL-ADDRESS: this host's own, where a "
     "NAT on the way translates it.\n"
-    "Both need CAP_NET_ADMIN (root).\n";
+    "Both need CAP_NET_ADMIN (root), or in the environment REPAIR_HELPER=SOCKET of a `tcpmig "
+    "repair-helper` that lets them.\n";
 
 static volatile sig_atomic_t move_asked;
 static void ask_move(int signal_number) { (void)signal_number, move_asked = 1; }
@@ -239,6 +240,8 @@ int main(int argc, char** argv) {
     return fputs(usage, stderr), 2;
   if (!serving && argc == 5 && getaddrinfo(argv[4], NULL, &hints, &local) != 0)
     return fprintf(stderr, "echo: '%s' is not an address\n", argv[4]), 2;
+  if (tcpmig_set_repair_helper(getenv("REPAIR_HELPER")) < 0)
+    return complain_tcpmig("REPAIR_HELPER"), 1;
   if (tcpmig_kit_new(NULL, 0, &kit) < 0) return complain_tcpmig("kit"), 1;
   const char* warning;
   for (size_t i = 0; (warning = tcpmig_kit_warning(kit, i)) != NULL; i++)

@@ -6,6 +6,8 @@
 
 #include <array>
 
+#include <tcpmig/repair_helper.hpp>
+
 #include "moving.hpp"
 
 namespace {
@@ -18,7 +20,8 @@ constexpr const char* kUsage =
     "       resumed it: it shall let the connection's packets go to the new host.\n"
     "adopt: waits for a connection and goes on with it. LOCAL-ADDRESS: this host's own, where a "
     "NAT on the way translates it.\n"
-    "Both need CAP_NET_ADMIN (root).\n";
+    "Both need CAP_NET_ADMIN (root), or in the environment REPAIR_HELPER=SOCKET of a `tcpmig "
+    "repair-helper` that lets them.\n";
 
 volatile sig_atomic_t move_asked = 0;
 
@@ -73,6 +76,7 @@ void adopt_client(const tcpmig::FreezeKit& kit, const tcpmig::UniqueFd& source,
 
 void run(int argc, char** argv) {
   const bool serving = std::string(argv[1]) == "serve";
+  if (const char* helper = std::getenv("REPAIR_HELPER")) tcpmig::set_repair_helper(helper);
   const tcpmig::FreezeKit kit({});
   for (const std::string& warning : kit.warnings()) std::cerr << "echo: " << warning << "\n";
   if (!kit.may_repair()) throw std::runtime_error("CAP_NET_ADMIN is needed");

@@ -23,7 +23,8 @@
  * Threads: a handle is used by one thread at a time; different handles by as many as like. Freezing and resuming work in the network
  * namespace of the socket and of the calling thread.
  * Privileges: CAP_NET_ADMIN in the user namespace that owns the network namespace (TCP_REPAIR); CAP_BPF or root for the lock program (without
- * it, what arrives while frozen costs the peer a retransmission); CAP_NET_RAW where packets are put in by a raw socket.
+ * it, what arrives while frozen costs the peer a retransmission); CAP_NET_RAW where packets are put in by a raw socket. A process without any
+ * right names a helper that has the first: tcpmig_set_repair_helper().
  */
 #ifndef TCPMIG_H
 #define TCPMIG_H
@@ -64,6 +65,15 @@ TCPMIG_API const char* tcpmig_last_error(void) TCPMIG_NOEXCEPT;
 /* Frees what a function has allocated for its caller (documented there). Null is allowed. */
 TCPMIG_API void tcpmig_free(void* memory) TCPMIG_NOEXCEPT;
 
+/* ---- Without rights ------------------------------------------------------------------------------------------------------- */
+
+/* Names the socket of `tcpmig repair-helper`, for the whole process: it is asked from then on for what the kernel refuses to this process (-EPERM). To
+ * be called before tcpmig_kit_new(). Any thread. A helper that is not there is waited for, up to 0.3 s, and up to 3 s where a connection would be left
+ * in repair mode; that there is none is no error here, but a warning of the kit.
+ * The helper gets the descriptors of the connections: name a path where nobody but those you trust can put a socket.
+ * `path`: at most 107 bytes, copied; null or "": no helper any more. -EINVAL: a longer one. */
+TCPMIG_API int tcpmig_set_repair_helper(const char* path) TCPMIG_NOEXCEPT;
+
 /* ---- Packets -------------------------------------------------------------------------------------------------------------- */
 
 /* Gives one whole IP packet to the kernel as if it had been received, by a TUN device, say. Returns 0 or -errno. Where one is asked for, null
@@ -94,7 +104,7 @@ TCPMIG_API void tcpmig_kit_free(tcpmig_kit* kit) TCPMIG_NOEXCEPT;
 
 enum tcpmig_kit_feature {
   TCPMIG_CAN_FREEZE =
-      1, /* TCP_REPAIR is permitted; without it tcpmig_freeze() is refused with -EPERM */
+      1, /* TCP_REPAIR is permitted, here or to a helper; without it tcpmig_freeze() is refused with -EPERM */
   TCPMIG_HAS_LOCK_PROGRAM =
       2, /* what arrives while frozen is kept (tcpmig_captures), not only dropped */
   TCPMIG_HAS_DUMP_PROGRAM =
@@ -255,7 +265,8 @@ TCPMIG_API uint64_t tcpmig_cookie(const tcpmig_frozen* frozen) TCPMIG_NOEXCEPT;
 TCPMIG_API int tcpmig_commit(tcpmig_frozen* frozen) TCPMIG_NOEXCEPT;
 /* Gives the connection back: returns the descriptor, unlocked, the caller's. With TCPMIG_REQUEST what was read from the socket is in
  * TCPMIG_RECEIVED of the snapshot. `captures` (may be null): its segments among them go into the socket, by `deliver` (see there); what
- * could not be delivered the peer sends again. -EALREADY after commit or thaw. */
+ * could not be delivered the peer sends again. -EALREADY after commit or thaw. What the connection to a helper says (-ECONNREFUSED, ..): it is frozen as
+ * before, and may be thawed when the helper is there again. */
 TCPMIG_API int tcpmig_thaw(tcpmig_frozen* frozen, const tcpmig_captures* captures,
                            tcpmig_deliver_fn deliver, void* context) TCPMIG_NOEXCEPT;
 /* The handle and its snapshot. One that is neither committed nor thawed is unlocked, and the descriptor closed as by close(2). Null
@@ -271,7 +282,8 @@ TCPMIG_API void tcpmig_frozen_free(tcpmig_frozen* frozen) TCPMIG_NOEXCEPT;
  * ESTABLISHED and FIN_WAIT1.
  * Not carried: the congestion window, the round-trip time, and of what an application sets all that docs/library.md does not name.
  * -EINVAL: a snapshot or an address that cannot be; -EADDRNOTAVAIL: a socket of the same two ends is here already, or the address is
- * not local; -ENETUNREACH, -EHOSTUNREACH: no route; -EPERM: the right to TCP_REPAIR; -EIO: the kernel did not take it. The connection is
+ * not local; -ENETUNREACH, -EHOSTUNREACH: no route; -EPERM: the right to TCP_REPAIR; -EACCES, -ENOENT, -ECONNREFUSED, -ETIMEDOUT: a helper that does not
+ * help; -EIO: the kernel did not take it. The connection is
  * then closed here
  * without a packet, and may be resumed again. */
 TCPMIG_API int tcpmig_resume(const tcpmig_snapshot* snapshot, const struct sockaddr* local,

@@ -75,7 +75,8 @@ class FreezeKit {
   // used by freeze()
   [[nodiscard]] int lock_program_fd() const noexcept;  ///< -1: none
   [[nodiscard]] bool may_repair()
-      const noexcept;  ///< CAP_NET_ADMIN was there when the kit was made
+      const noexcept;  ///< CAP_NET_ADMIN, or a repair helper, was there when the kit was made
+  [[nodiscard]] bool repairs_by_helper() const noexcept;  ///< the latter
 
  private:
   struct State;
@@ -106,7 +107,8 @@ class Frozen {
   /// Gives the connection back, unlocked, with the descriptor. The captured segments (given by the caller, in order) are put back
   /// through `inject` (a function that gives one whole IP packet to the kernel as if received; a TUN device, or raw_delivery() of resume.hpp). Segments of other
   /// sockets (cookie), and damaged ones, are left out. What inject does not deliver the client sends again; what it throws (std::exception) counts as that.
-  /// May be called once, and not after commit().
+  /// May be called once, and not after commit(). Throws std::system_error only where a repair helper has to leave repair mode and has not answered for 3 s:
+  /// the connection is frozen as before then, and may be thawed when the helper is there again.
   UniqueFd thaw(std::span<const CapturedSegment> captured,
                 const std::function<void(std::span<const std::byte>)>& inject);
 
@@ -130,7 +132,8 @@ Frozen freeze(UniqueFd fd, std::vector<std::byte> consumed, const FreezeKit& kit
 struct FreezeRefused {
   UniqueFd fd;
   std::vector<std::byte> consumed;
-  std::string reason;
+  std::string
+      reason;  ///< ends with "still in repair mode" where a repair helper was gone just then: nobody can use `fd` but to close it
   int error = 0;  ///< errno: EOPNOTSUPP for Unsupported, else what the system call said
 };
 std::expected<Frozen, FreezeRefused> try_freeze(UniqueFd fd, std::vector<std::byte> consumed,

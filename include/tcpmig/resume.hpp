@@ -24,7 +24,8 @@ using Deliver = std::function<void(std::span<const std::byte>)>;
 Deliver raw_delivery(const Endpoint& local);
 
 /// The BPF program that repair_resume() can work with, loaded once for a process: it gives the new socket the congestion window and the slow
-/// start threshold of the old one (Snapshot::snd_cwnd, snd_ssthresh), so that a long transfer does not start slowly again. Linux 6.4 or newer, with
+/// start threshold of the old one (Snapshot::snd_cwnd, snd_ssthresh), so that a long transfer does not start slowly again, and ECN (RFC 3168) where it was
+/// negotiated (Snapshot::ecn). Linux 6.4 or newer, with
 /// CAP_NET_ADMIN and CAP_BPF in the first user namespace. As long as a kit lives the kernel knows one congestion control more ("tcpmig_" and
 /// eight digits), which nobody is given but, for a moment, the sockets that are resumed.
 class ResumeKit {
@@ -38,7 +39,7 @@ class ResumeKit {
   /// What is missing and what that costs, one sentence each; empty = everything works.
   [[nodiscard]] const std::vector<std::string>& warnings() const noexcept;
 
-  /// Used by repair_resume(): both numbers to a connected socket; which congestion control it uses stays. Nothing without the program.
+  /// Used by repair_resume(): what is known of both numbers, and ECN, to a connected socket; which congestion control it uses stays. Nothing without the program.
   void restore_congestion(int fd, const Snapshot& snapshot) const;
 
  private:
@@ -48,16 +49,17 @@ class ResumeKit {
 
 /// Repair resume: a new socket that goes on with `snapshot` by TCP_REPAIR (any kernel >= 4.8 that has it): every state, the bytes of all
 /// queues, the settings. `local` replaces snapshot.local (NAT on the way; of the same family). Needs CAP_NET_ADMIN in the user namespace of
-/// the network namespace. The local address need not be on an interface: a local route to it is enough (IP_FREEBIND,
+/// the network namespace, or a repair helper there (repair_helper.hpp), which makes up the packet below as well where `deliver` is empty. The local address need not be on an interface: a local route to it is enough (IP_FREEBIND,
 /// IPV6_FREEBIND); connect() wants that much. No packet leaves before everything is restored. Then what was not sent is sent, and where the
 /// peer may have more to say (bytes that it has not acknowledged), or waits for an acknowledgement, a window probe asks and acknowledges; else one
 /// pure ACK may be sent by the kernel when it likes.
 /// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
 /// given to `deliver` (a TUN device, say); empty: to raw_delivery().
-/// What is not carried: the congestion window without a kit, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
+/// What is not carried: the congestion window and ECN without a kit, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
 /// SocketSettings does not name (SO_RCVLOWAT, timeouts of its calls, TCP_LINGER2, ..).
 /// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error or std::runtime_error naming the step that failed; the
-/// connection is then closed without a packet, and may be resumed again.
+/// connection is then closed without a packet, and may be resumed again. (But where a repair helper ended in the middle and for more than 3 s, the peer
+/// may get a FIN or RST.)
 UniqueFd repair_resume(const Snapshot& snapshot, std::optional<Endpoint> local = {},
                        const Deliver& deliver = {}, const ResumeKit* kit = nullptr);
 

@@ -30,7 +30,7 @@ int refuse_freeze_arguments(const tcpmig_kit* kit, int scope, void* const* unrea
   if (scope == TCPMIG_REQUEST && (unread == nullptr || unread_size == nullptr))
     return refuse("unread, unread_size", "TCPMIG_REQUEST needs both");
   if (!kit->kit.may_repair())
-    return fail(EPERM, "TCP_REPAIR is not permitted: it takes CAP_NET_ADMIN");
+    return fail(EPERM, "TCP_REPAIR is not permitted: it takes CAP_NET_ADMIN, or a repair helper");
   return 0;
 }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Kit and captures.
+// Kits and captures.
 #include <bpf/libbpf.h>
 
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+
+#include <tcpmig/repair_helper.hpp>
 
 #include "capi/guard.hpp"
 #include "capi/handles.hpp"
@@ -41,6 +43,13 @@ class QuietLibbpf {
 }  // namespace
 
 extern "C" {
+
+int tcpmig_set_repair_helper(const char* path) noexcept {
+  return guarded([&] {
+    tcpmig::set_repair_helper(path != nullptr ? path : "");
+    return 0;
+  });
+}
 
 int tcpmig_kit_new(const char* cgroup_name, std::uint32_t flags, tcpmig_kit** kit) noexcept {
   if (kit == nullptr) return refuse("kit");

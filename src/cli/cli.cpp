@@ -98,6 +98,7 @@ int parse_and_run(int argc, char** argv) {
   add_secret(app, globals, action);
   add_freeze(app, globals, action);
   add_resume(app, globals, action, words.command);
+  add_repair_helper(app, globals, action);
   add_snapshot(app, globals, action);
   add_doctor(app, globals, action);
   add_version(app, globals, action);

@@ -70,6 +70,7 @@ void add_freeze(CLI::App& app, Globals& globals, Action& action);
 /// `command`: what stood after "--".
 void add_resume(CLI::App& app, Globals& globals, Action& action,
                 const std::vector<std::string>& command);
+void add_repair_helper(CLI::App& app, Globals& globals, Action& action);
 void add_snapshot(CLI::App& app, Globals& globals, Action& action);
 
 }  // namespace tcpmig::cli

@@ -33,8 +33,10 @@ using conn::SocketLock;
 
 struct Frozen::State {
   sys::UniqueFd fd;
-  SocketLock lock;                           // after fd: taken off before the descriptor goes
-  std::optional<conn::SilentVisit> silence;  // of a whole freeze: left before the lock is taken off
+  Scope scope{};
+  SocketLock lock;  // after fd: taken off before the descriptor goes
+  std::optional<conn::SilentVisit>
+      silence;  // of a whole freeze, and by a helper: left before the lock is taken off
   Snapshot snapshot;
   std::size_t in_socket = 0;  // bytes of snapshot.received that are in the receive queue as well
   std::uint64_t cookie = 0;   // asked for when wanted: not between lock and snapshot
@@ -45,6 +47,9 @@ namespace {
 /// Reading what is there can only be overtaken by a softirq that was past the lock already: two
 /// rounds are rare.
 constexpr int kRounds = 8;
+
+/// A helper was gone just when it had to leave repair.
+constexpr const char* kStillInRepair = ": the socket is still in repair mode";
 
 Dump dump_once(int fd, const FreezeKit& kit) {
   if (kit.has_dump_program())
@@ -139,8 +144,8 @@ struct FreezeAccess {
                        Scope scope) {
     if (!kit.may_repair())
       throw Unsupported(
-          "TCP_REPAIR is not permitted (CAP_NET_ADMIN): the connection could not be ended "
-          "silently");
+          "TCP_REPAIR is not permitted (CAP_NET_ADMIN, or a repair helper): the connection could "
+          "not be ended silently");
     return scope == Scope::kWhole ? freeze_whole(fd, consumed, kit)
                                   : freeze_request(fd, consumed, kit);
   }
@@ -152,9 +157,24 @@ struct FreezeAccess {
     return consumed;
   }
 
+  /// A refusal with the descriptor: thawed, unless the helper that it takes is gone.
+  static FreezeRefused give_back(Frozen& frozen, std::string reason, int code) {
+    std::vector<std::byte> consumed = consumed_of(frozen);
+    UniqueFd fd;
+    try {
+      fd = frozen.thaw({}, {});
+    } catch (const std::system_error& error) {
+      reason += std::string("; ") + error.what() + kStillInRepair;
+      frozen.state_->silence->stay();
+      frozen.state_->lock.open();
+      fd = std::move(frozen.state_->fd);
+    }
+    return {std::move(fd), std::move(consumed), std::move(reason), code};
+  }
+
   /// The lock is off for a moment, so that the socket is dumped as a whole again.
   static std::expected<Frozen, FreezeRefused> freeze_again(Frozen& frozen, const FreezeKit& kit) {
-    const Scope scope = frozen.state_->silence ? Scope::kWhole : Scope::kRequest;
+    const Scope scope = frozen.state_->scope;
     std::vector<std::byte> consumed = consumed_of(frozen);
     return try_freeze(frozen.thaw({}, {}), std::move(consumed), kit, scope);
   }
@@ -164,13 +184,17 @@ struct FreezeAccess {
                                const FreezeKit& kit) {
     SocketLock lock(fd.get(), kit.lock_program_fd());
     const Dump dump = dump_and_drain(fd.get(), consumed, kit);
+    std::unique_ptr<Frozen::State> state(new Frozen::State{.fd = {},
+                                                           .scope = Scope::kRequest,
+                                                           .lock = std::move(lock),
+                                                           .silence = {},
+                                                           .snapshot = {}});
+    // At once, not in commit(): that a helper is gone must be found out while there is a way back.
+    if (kit.repairs_by_helper()) state->silence.emplace(fd.get());
+    state->snapshot = conn::to_snapshot(dump, std::move(consumed));
+    state->fd = std::move(fd);
     Frozen frozen;
-    frozen.state_.reset(new Frozen::State{
-        .fd = std::move(fd),
-        .lock = std::move(lock),
-        .silence = std::nullopt,
-        .snapshot = conn::to_snapshot(dump, std::move(consumed)),
-    });
+    frozen.state_ = std::move(state);
     return frozen;
   }
 
@@ -178,6 +202,7 @@ struct FreezeAccess {
                              const FreezeKit& kit) {
     std::unique_ptr<Frozen::State> state(
         new Frozen::State{.fd = {},
+                          .scope = Scope::kWhole,
                           .lock = SocketLock(fd.get(), kit.lock_program_fd()),
                           .silence = {},
                           .snapshot = {}});
@@ -209,6 +234,7 @@ std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<st
                                                 const FreezeKit& kit, Scope scope) {
   std::string reason;
   int code = EIO;
+  const bool was_in_repair = kit.repairs_by_helper() && conn::is_in_repair(fd.get());
   try {
     return FreezeAccess::freeze(fd, consumed, kit, scope);
   } catch (const Unsupported& error) {
@@ -223,6 +249,8 @@ std::expected<Frozen, FreezeRefused> try_freeze(sys::UniqueFd fd, std::vector<st
   } catch (const std::exception& error) {
     reason = error.what();
   }
+  if (kit.repairs_by_helper() && !was_in_repair && conn::is_in_repair(fd.get()))
+    reason += kStillInRepair;
   return std::unexpected(
       FreezeRefused{std::move(fd), std::move(consumed), std::move(reason), code});
 }
@@ -245,9 +273,7 @@ std::expected<Frozen, FreezeRefused> settle(Frozen frozen, const FreezeKit& kit)
     reason = error.what();
     code = EIO;
   }
-  std::vector<std::byte> consumed = FreezeAccess::consumed_of(frozen);
-  return std::unexpected(
-      FreezeRefused{frozen.thaw({}, {}), std::move(consumed), std::move(reason), code});
+  return std::unexpected(FreezeAccess::give_back(frozen, std::move(reason), code));
 }
 
 Frozen::Frozen() = default;
@@ -299,6 +325,7 @@ void Frozen::commit() noexcept {
 sys::UniqueFd Frozen::thaw(std::span<const CapturedSegment> captured,
                            const std::function<void(std::span<const std::byte>)>& inject) {
   const std::uint64_t own = cookie();
+  if (state_->silence) state_->silence->end();
   state_->silence.reset();
   state_->lock.open();
   const Snapshot& snapshot = state_->snapshot;

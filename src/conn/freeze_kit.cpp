@@ -47,10 +47,11 @@ struct FreezeKit::State {
   std::shared_ptr<conn::CgroupPrograms> programs;
   bool has_dump = false;
   bool has_window = false;
-  bool may_repair = false;
+  conn::RepairRight right = conn::RepairRight::kNone;
   std::vector<std::string> warnings;
 
   static int take_record(void* context, void* record, std::size_t size);
+  void find_right();
   void load_lock();
   void enter_cgroup(const FreezeKit::Options& options);
   /// Runs one step; what it throws becomes a warning that says what it costs.
@@ -67,6 +68,20 @@ int FreezeKit::State::take_record(void* context, void* record, std::size_t size)
   } catch (...) {
     consumer.error = std::current_exception();
     return -ECANCELED;
+  }
+}
+
+void FreezeKit::State::find_right() {
+  try {
+    right = conn::repair_right();
+    if (right == conn::RepairRight::kNone)
+      warnings.emplace_back("the kernel has no TCP_REPAIR: no connection can be moved");
+  } catch (const std::system_error& error) {
+    warnings.push_back(std::string(error.what()) + ": " +
+                       (conn::has_repair_helper()
+                            ? "no connection can be moved"
+                            : "TCP_REPAIR is not permitted (CAP_NET_ADMIN, or set_repair_helper): "
+                              "no connection can be moved"));
   }
 }
 
@@ -114,10 +129,7 @@ void FreezeKit::State::enter_cgroup(const FreezeKit::Options& options) {
 
 FreezeKit::FreezeKit(const Options& options) : state_(std::make_unique<State>()) {
   State& state = *state_;
-  state.may_repair = conn::may_repair();
-  if (!state.may_repair)
-    state.warnings.emplace_back(
-        "TCP_REPAIR is not permitted (CAP_NET_ADMIN): no connection can be moved");
+  state.find_right();
   state.attempt(&State::load_lock,
                 "what arrives during a transfer costs the client a retransmission (200 ms)");
   state.enter_cgroup(options);
@@ -128,7 +140,10 @@ FreezeKit::~FreezeKit() = default;
 bool FreezeKit::has_lock() const noexcept { return state_->lock_skeleton != nullptr; }
 bool FreezeKit::has_dump_program() const noexcept { return state_->has_dump; }
 bool FreezeKit::keeps_window_small() const noexcept { return state_->has_window; }
-bool FreezeKit::may_repair() const noexcept { return state_->may_repair; }
+bool FreezeKit::may_repair() const noexcept { return state_->right != conn::RepairRight::kNone; }
+bool FreezeKit::repairs_by_helper() const noexcept {
+  return state_->right == conn::RepairRight::kHelpers;
+}
 const std::vector<std::string>& FreezeKit::warnings() const noexcept { return state_->warnings; }
 
 int FreezeKit::captures_fd() const noexcept {

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "conn/repair_helper.hpp"
 #include "conn/socket_option.hpp"
 
 namespace tcpmig::conn {
@@ -41,7 +42,8 @@ void reserve_send_space(int fd, std::size_t bytes) {
   const int present = get_option<int>(fd, SOL_SOCKET, SO_SNDBUF, "getsockopt SO_SNDBUF");
   const std::size_t wanted = 2 * bytes + kLargestChunk;
   if (wanted <= static_cast<std::size_t>(present)) return;
-  set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, static_cast<int>(wanted), "setsockopt SO_SNDBUFFORCE");
+  set_privileged(fd, SO_SNDBUFFORCE, static_cast<int>(wanted), RepairOperation::kSendBuffer,
+                 "setsockopt SO_SNDBUFFORCE");
   const int unlocked = 0;
   ::setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
 }
@@ -58,7 +60,8 @@ void send_all(int fd, std::span<const std::byte> bytes, const char* what) {
 void reserve_receive_space(int fd, std::size_t bytes) {
   const int present = get_option<int>(fd, SOL_SOCKET, SO_RCVBUF, "getsockopt SO_RCVBUF");
   if (bytes <= static_cast<std::size_t>(present) / 2) return;
-  set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, static_cast<int>(bytes), "setsockopt SO_RCVBUFFORCE");
+  set_privileged(fd, SO_RCVBUFFORCE, static_cast<int>(bytes), RepairOperation::kReceiveBuffer,
+                 "setsockopt SO_RCVBUFFORCE");
   const int unlocked = 0;
   ::setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
 }

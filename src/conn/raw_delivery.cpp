@@ -1,29 +1,53 @@
 // SPDX-License-Identifier: MIT
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <bit>
 #include <memory>
 
 #include <tcpmig/resume.hpp>
 
+#include "conn/raw_socket.hpp"
 #include "conn/socket_option.hpp"
 #include "sys/check.hpp"
 
 namespace tcpmig {
+namespace conn {
 
-Deliver raw_delivery(const Endpoint& local) {
-  const bool ipv4 = local.address.is_ipv4();
+sys::UniqueFd open_raw_socket(bool ipv4) {
   // IPPROTO_RAW: the IP header is ours (raw(7)); IPv6 wants to be told
-  const auto fd = std::make_shared<UniqueFd>(
+  sys::UniqueFd fd(
       sys::check("raw socket (needs CAP_NET_RAW)",
                  ::socket(ipv4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW)));
-  if (!ipv4)
-    conn::set_option(fd->get(), IPPROTO_IPV6, IPV6_HDRINCL, int{1}, "setsockopt IPV6_HDRINCL");
-  return [fd, to = Endpoint{local.address, 0}](std::span<const std::byte> packet) {
-    const auto [address, length] = to.to_sockaddr();
-    sys::check("send by a raw socket",
-               ::sendto(fd->get(), packet.data(), packet.size(), 0,
-                        reinterpret_cast<const sockaddr*>(&address), length));
+  if (!ipv4) set_option(fd.get(), IPPROTO_IPV6, IPV6_HDRINCL, int{1}, "setsockopt IPV6_HDRINCL");
+  return fd;
+}
+
+void send_raw(int raw_fd, const Address& local, std::span<const std::byte> packet) {
+  const auto [address, length] = Endpoint{local, 0}.to_sockaddr();
+  sys::check("send by a raw socket", ::sendto(raw_fd, packet.data(), packet.size(), 0,
+                                              reinterpret_cast<const sockaddr*>(&address), length));
+}
+
+std::array<std::byte, sizeof(tcphdr)> made_up_end(const RepairRequest& request) {
+  tcphdr tcp{};
+  tcp.doff = sizeof(tcp) / 4;
+  tcp.ack = 1;
+  tcp.fin = request.fin != 0;
+  tcp.seq = htonl(request.seq);
+  tcp.ack_seq = htonl(request.ack);
+  tcp.window = htons(request.window);
+  // No timestamp: what the peer's clock shows is not known, and one that is too old would be dropped.
+  return std::bit_cast<std::array<std::byte, sizeof tcp>>(tcp);
+}
+
+}  // namespace conn
+
+Deliver raw_delivery(const Endpoint& local) {
+  const auto fd = std::make_shared<UniqueFd>(conn::open_raw_socket(local.address.is_ipv4()));
+  return [fd, to = local.address](std::span<const std::byte> packet) {
+    conn::send_raw(fd->get(), to, packet);
   };
 }
 

@@ -14,6 +14,8 @@
 
 #include "conn/endpoints.hpp"
 #include "conn/queues.hpp"
+#include "conn/raw_socket.hpp"
+#include "conn/repair_helper.hpp"
 #include "conn/repair_mode.hpp"
 #include "conn/repair_steps.hpp"
 #include "conn/segment.hpp"
@@ -59,7 +61,20 @@ sys::UniqueFd connected_in_repair(const Snapshot& snapshot, const sys::Endpoint&
 bool end_time_wait(const sys::Endpoint& here, const sys::Endpoint& peer) {
   sys::SockDiag diag;
   const auto socket = diag.find(here, peer);
-  return socket && socket->state == BPF_TCP_TIME_WAIT && diag.destroy(*socket);
+  if (!socket || socket->state != BPF_TCP_TIME_WAIT) return false;
+  try {
+    return diag.destroy(*socket);
+  } catch (const std::system_error& error) {
+    if (error.code().value() != EPERM) throw;
+  }
+  const sys::UniqueFd any(sys::check("socket", ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+  conn::ask_helper({.operation = conn::RepairOperation::kEndTimeWait,
+                    .local = here.address.v6(),
+                    .peer = peer.address.v6(),
+                    .local_port = here.port,
+                    .peer_port = peer.port},
+                   any.get(), "end what an earlier connection has left (SOCK_DESTROY)");
+  return true;
 }
 
 sys::UniqueFd connected(const Snapshot& snapshot, const sys::Endpoint& here) {
@@ -90,20 +105,23 @@ bool needs_a_packet(const Snapshot& snapshot) {
   return snapshot.peer_closed() || snapshot.state == TcpState::kFinWait2;
 }
 
-/// The peer's packet that closed its direction, or acknowledged that we had closed ours.
-void deliver_end(const Snapshot& snapshot, const sys::Endpoint& here, const Deliver& deliver) {
+/// The peer's packet that closed its direction, or acknowledged that we had closed ours. Without a `deliver` a helper makes it.
+void deliver_end(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
+                 const Deliver& deliver) {
   if (!needs_a_packet(snapshot)) return;
   const bool acknowledged = snapshot.state == TcpState::kFinWait2;
-  tcphdr tcp{};
-  tcp.doff = sizeof(tcp) / 4;
-  tcp.ack = 1;
-  tcp.fin = snapshot.peer_closed();
-  tcp.seq = htonl(snapshot.rcv_nxt.value);
-  tcp.ack_seq = htonl(snapshot.snd_una.value + (acknowledged ? 1 : 0));
   const unsigned scale = snapshot.wscale ? snapshot.wscale->snd : 0;
-  tcp.window = htons(static_cast<std::uint16_t>(std::min(snapshot.snd_wnd >> scale, 0xffffU)));
-  // No timestamp: what the peer's clock shows is not known, and one that is too old would be dropped.
-  conn::give_packets(snapshot.peer, here, std::as_bytes(std::span(&tcp, 1)), deliver);
+  const conn::RepairRequest end{
+      .operation = conn::RepairOperation::kTellEnd,
+      .seq = snapshot.rcv_nxt.value,
+      .ack = snapshot.snd_una.value + (acknowledged ? 1 : 0),
+      .window = static_cast<std::uint16_t>(std::min(snapshot.snd_wnd >> scale, 0xffffU)),
+      .fin = snapshot.peer_closed()};
+  if (deliver)
+    conn::give_packets(snapshot.peer, here, conn::made_up_end(end), deliver);
+  else
+    conn::ask_helper(end, fd, "tell the end of the peer's direction (raw socket, CAP_NET_RAW)",
+                     conn::kLongHelperPatience);
 }
 
 /// The peer's FIN came before ours, if that has come: it tells LAST_ACK from CLOSING.
@@ -142,7 +160,7 @@ void require_taken(int fd, const Snapshot& snapshot) {
 void restore_first_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
                         const Deliver& deliver) {
   if (peer_closed_first(snapshot)) {
-    deliver_end(snapshot, here, deliver);
+    deliver_end(fd, snapshot, here, deliver);
     require_taken(fd, snapshot);
   }
   if (fin_counts_as_sent(snapshot)) shut_down(fd);
@@ -153,15 +171,25 @@ void restore_last_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& he
                        const Deliver& deliver) {
   if (snapshot.closed() && !fin_counts_as_sent(snapshot)) shut_down(fd);
   if (peer_closed_first(snapshot)) return;
-  deliver_end(snapshot, here, deliver);
+  deliver_end(fd, snapshot, here, deliver);
   require_taken(fd, snapshot);
 }
 
 void end_silently(int fd) noexcept {
   try {
-    conn::enter_repair(fd);
-  } catch (const std::system_error&) {  // it was in repair a moment ago
+    conn::enter_repair(fd, conn::kLongHelperPatience);
+  } catch (const std::system_error&) {  // it was in repair a moment ago, but a helper may be gone
   }
+}
+
+/// Empty: a helper does it.
+Deliver raw_delivery_or_helper(const sys::Endpoint& here) {
+  try {
+    return raw_delivery(here);
+  } catch (const std::system_error& error) {
+    if (error.code().value() != EPERM || !conn::has_repair_helper()) throw;
+  }
+  return {};
 }
 
 }  // namespace
@@ -205,7 +233,7 @@ sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoin
                             const Deliver& deliver, const ResumeKit* kit) {
   const sys::Endpoint here = local.value_or(snapshot.local);
   const Deliver give =
-      deliver || !needs_a_packet(snapshot) ? deliver : raw_delivery(here);  // may throw: first
+      deliver || !needs_a_packet(snapshot) ? deliver : raw_delivery_or_helper(here);  // may throw
   sys::UniqueFd socket = conn::resume_in_repair(snapshot, here, give, kit);
   conn::finish_resume(socket.get(), snapshot, here, give);
   return socket;

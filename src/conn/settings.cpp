@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <limits>
 
+#include "conn/repair_helper.hpp"
 #include "conn/socket_option.hpp"
 
 namespace tcpmig::conn {
@@ -48,11 +49,20 @@ void dump_buffers(int fd, SocketSettings& settings) {
   settings.receive_buffer_fixed = (fixed & SOCK_RCVBUF_LOCK) != 0;
 }
 
-/// The kernel doubles what it is given (net/core/sock.c, __sock_set_rcvbuf).
-void restore_buffer(int fd, int name, std::uint32_t size, const char* what) {
+/// The kernel doubles what it is given (net/core/sock.c, __sock_set_rcvbuf). `plain`: SO_SNDBUF, ..: where neither this process nor a helper may go
+/// beyond net.core.wmem_max, as much as that lets (a size is no part of the conversation).
+void restore_buffer(int fd, int plain, std::uint32_t size, const char* what) {
   constexpr std::uint32_t kMost = std::numeric_limits<int>::max();
-  if (size != 0)
-    set_option(fd, SOL_SOCKET, name, static_cast<int>(std::min(size, kMost) / 2), what);
+  if (size == 0) return;
+  const bool sends = plain == SO_SNDBUF;
+  const int half = static_cast<int>(std::min(size, kMost) / 2);
+  try {
+    set_privileged(fd, sends ? SO_SNDBUFFORCE : SO_RCVBUFFORCE, half,
+                   sends ? RepairOperation::kSendBuffer : RepairOperation::kReceiveBuffer, what);
+  } catch (const std::system_error& error) {
+    if (error.code().value() != EPERM) throw;
+    set_option(fd, SOL_SOCKET, plain, half, what);
+  }
 }
 
 /// Of a number that 0 leaves as it is.
@@ -86,7 +96,9 @@ std::string dump_congestion(int fd) {
 void restore_congestion(int fd, const std::string& name) {
   if (name.empty()) return;
   const auto length = static_cast<socklen_t>(name.size());
-  if (::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), length) < 0 && errno != ENOENT)
+  // one that is not here, or that only CAP_NET_ADMIN may choose (net.ipv4.tcp_allowed_congestion_control)
+  if (::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), length) < 0 && errno != ENOENT &&
+      errno != EPERM)
     sys::check("setsockopt TCP_CONGESTION " + name, -1);
 }
 
@@ -116,8 +128,8 @@ SocketSettings dump_settings(int fd, bool ipv6) {
 }
 
 void restore_buffers(int fd, const SocketSettings& settings) {
-  restore_buffer(fd, SO_SNDBUFFORCE, settings.send_buffer, "setsockopt SO_SNDBUFFORCE");
-  restore_buffer(fd, SO_RCVBUFFORCE, settings.receive_buffer, "setsockopt SO_RCVBUFFORCE");
+  restore_buffer(fd, SO_SNDBUF, settings.send_buffer, "setsockopt SO_SNDBUFFORCE");
+  restore_buffer(fd, SO_RCVBUF, settings.receive_buffer, "setsockopt SO_RCVBUFFORCE");
   const int fixed = (settings.send_buffer_fixed ? SOCK_SNDBUF_LOCK : 0) |
                     (settings.receive_buffer_fixed ? SOCK_RCVBUF_LOCK : 0);
   ::setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &fixed, sizeof(fixed));  // absent before Linux 5.14
@@ -125,8 +137,10 @@ void restore_buffers(int fd, const SocketSettings& settings) {
 
 void restore_settings(int fd, bool ipv6, const SocketSettings& settings) {
   restore_ip(fd, ipv6, settings);  // IP_TOS sets the priority, too: first
-  set_option(fd, SOL_SOCKET, SO_PRIORITY, settings.priority, "setsockopt SO_PRIORITY");
-  set_option(fd, SOL_SOCKET, SO_MARK, settings.mark, "setsockopt SO_MARK");
+  set_privileged(fd, SO_PRIORITY, static_cast<int>(settings.priority), RepairOperation::kPriority,
+                 "setsockopt SO_PRIORITY");
+  set_privileged(fd, SO_MARK, static_cast<int>(settings.mark), RepairOperation::kMark,
+                 "setsockopt SO_MARK");
   restore_congestion(fd, settings.congestion);
   restore_number(fd, TCP_KEEPIDLE, settings.keep_idle, "setsockopt TCP_KEEPIDLE");
   restore_number(fd, TCP_KEEPINTVL, settings.keep_interval, "setsockopt TCP_KEEPINTVL");

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <system_error>
+#include <utility>
 
 #include "conn/socket_option.hpp"
 #include "conn/timestamps.hpp"
@@ -48,16 +49,26 @@ SilentVisit::SilentVisit(int fd) : fd_(fd), repair_(fd), window_(dump_window(fd)
 SilentVisit::~SilentVisit() {
   if (fd_ < 0) return;
   try {
-    undo();
-  } catch (const std::system_error&) {  // it has ended meanwhile: nothing will be sent
+    end();
+  } catch (const std::system_error&) {  // of a helper that does not answer
+    repair_->stay();
   }
 }
 
-void SilentVisit::undo() {
-  move_clock(fd_, kBehind + kRounding);
-  open_peer_window(fd_, window_.snd_wnd);
-  repair_.reset();
-  send_what_waits(fd_);
+void SilentVisit::end() {
+  try {
+    move_clock(fd_, kBehind + kRounding);
+    open_peer_window(fd_, window_.snd_wnd);
+  } catch (const std::system_error&) {  // it has ended meanwhile: nothing will be sent
+  }
+  try {
+    repair_->leave(kLongHelperPatience);
+  } catch (const std::system_error&) {
+    shut_peer_window(fd_, dump_window(fd_));
+    move_clock(fd_, -(kBehind + kRounding));
+    throw;
+  }
+  send_what_waits(std::exchange(fd_, -1));
 }
 
 std::uint32_t SilentVisit::tsval() const { return dump_tsval(fd_) + kBehind; }
@@ -82,9 +93,11 @@ void VoiceKept::put_back(int fd) const noexcept {
 }
 
 // To take off a cork that is not there does nothing else.
-void send_what_waits(int fd) {
-  if (get_option<int>(fd, IPPROTO_TCP, TCP_CORK, "getsockopt TCP_CORK") == 0)
-    set_option(fd, IPPROTO_TCP, TCP_CORK, int{0}, "setsockopt TCP_CORK");
+void send_what_waits(int fd) noexcept {
+  int cork = 0;
+  socklen_t length = sizeof cork;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_CORK, &cork, &length) == 0 && cork == 0)
+    ::setsockopt(fd, IPPROTO_TCP, TCP_CORK, &cork, sizeof cork);
 }
 
 }  // namespace tcpmig::conn

@@ -29,11 +29,13 @@ class SilentVisit {
   [[nodiscard]] const RepairWindow& window() const noexcept { return window_; }
   /// What dump_tsval() would say. Throws std::system_error.
   [[nodiscard]] std::uint32_t tsval() const;
+  /// The end, before that of this object. Throws std::system_error where a helper has to leave repair and does not answer (kLongHelperPatience):
+  /// it is as before then.
+  void end();
   /// The socket is closed in repair.
   void stay() noexcept;
 
  private:
-  void undo();
   int fd_;
   std::optional<RepairVisit> repair_;
   RepairWindow window_;
@@ -53,7 +55,7 @@ class VoiceKept {
   std::uint32_t tsval_;
 };
 
-/// Makes the kernel look at what waits to be sent, after a SilentVisit and repair have ended. Throws std::system_error.
-void send_what_waits(int fd);
+/// Makes the kernel look at what waits to be sent, after a SilentVisit and repair have ended.
+void send_what_waits(int fd) noexcept;
 
 }  // namespace tcpmig::conn

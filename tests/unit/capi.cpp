@@ -76,6 +76,8 @@ TEST_CASE("capi: null is refused, or does nothing") {
   CHECK(tcpmig_commit(nullptr) == -EINVAL);
   CHECK(tcpmig_thaw(nullptr, nullptr, nullptr, nullptr) == -EINVAL);
   CHECK(tcpmig_resume(nullptr, nullptr, 0, nullptr, nullptr) == -EINVAL);
+  CHECK(tcpmig_set_repair_helper(std::string(108, 'x').c_str()) == -EINVAL);
+  CHECK(tcpmig_set_repair_helper(nullptr) == 0);
   CHECK(tcpmig_inject(nullptr, nullptr, 0, nullptr, 0, nullptr, nullptr) == -EINVAL);
   CHECK(tcpmig_send_descriptor(-1, 0, nullptr, 1) == -EINVAL);
   CHECK(tcpmig_receive_descriptor(-1, nullptr, nullptr, 0, nullptr) == -EINVAL);

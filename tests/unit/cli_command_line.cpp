@@ -108,6 +108,7 @@ TEST_CASE("cli: every command has help with an example") {
                                                        {"secret", "rotate"},
                                                        {"freeze"},
                                                        {"resume"},
+                                                       {"repair-helper"},
                                                        {"snapshot", "show"},
                                                        {"doctor"},
                                                        {"version"}};
@@ -154,6 +155,9 @@ TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
                                                 {"snapshot"},
                                                 {"snapshot", "show"},
                                                 {"doctor", "--role", "patient"},
+                                                {"repair-helper", "--allow", "everything"},
+                                                {"repair-helper", "--most-buffer", "lots"},
+                                                {"repair-helper", "--socket", ""},
                                                 {"lab", "fd-server"}}) {
     const Result result = invoke(words);
     INFO(result.error);
