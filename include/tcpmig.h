@@ -280,7 +280,7 @@ TCPMIG_API void tcpmig_frozen_free(tcpmig_frozen* frozen) TCPMIG_NOEXCEPT;
  * where a NAT on the way translates it. The address need not be on an interface, but there must be a local route to it, and a route
  * to the peer. `deliver`: by it the kernel hears of what the peer has done already (its FIN); asked only in states other than
  * ESTABLISHED and FIN_WAIT1.
- * Not carried: the congestion window, the round-trip time, and of what an application sets all that docs/library.md does not name.
+ * Not carried: the congestion window and ECN (but by tcpmig_resume_with() below), the round-trip time, and of what an application sets all that docs/library.md does not name.
  * -EINVAL: a snapshot or an address that cannot be; -EADDRNOTAVAIL: a socket of the same two ends is here already, or the address is
  * not local; -ENETUNREACH, -EHOSTUNREACH: no route; -EPERM: the right to TCP_REPAIR; -EACCES, -ENOENT, -ECONNREFUSED, -ETIMEDOUT: a helper that does not
  * help; -EIO: the kernel did not take it. The connection is
@@ -289,6 +289,30 @@ TCPMIG_API void tcpmig_frozen_free(tcpmig_frozen* frozen) TCPMIG_NOEXCEPT;
 TCPMIG_API int tcpmig_resume(const tcpmig_snapshot* snapshot, const struct sockaddr* local,
                              socklen_t local_length, tcpmig_deliver_fn deliver,
                              void* context) TCPMIG_NOEXCEPT;
+
+/* What resuming can work with, loaded once for a process: a BPF program by which the new socket has the congestion window, the slow start threshold and
+ * ECN (RFC 3168) of the old one. Linux 6.4 or newer, with CAP_NET_ADMIN and CAP_BPF in the first user namespace. As long as a kit lives the kernel knows
+ * one congestion control more ("tcpmig_" and eight digits), which nobody is given but, for a moment, the sockets that are resumed. */
+typedef struct tcpmig_resume_kit tcpmig_resume_kit;
+
+/* What this kernel or the process's rights lack is no failure: see the two functions below. */
+TCPMIG_API int tcpmig_resume_kit_new(tcpmig_resume_kit** kit) TCPMIG_NOEXCEPT;
+/* Null is allowed. */
+TCPMIG_API void tcpmig_resume_kit_free(tcpmig_resume_kit* kit) TCPMIG_NOEXCEPT;
+
+enum tcpmig_resume_feature {
+  TCPMIG_HAS_CONGESTION_PROGRAM = 1 /* without it tcpmig_resume_with() is tcpmig_resume() */
+};
+/* Bits of enum tcpmig_resume_feature. 0 for null. */
+TCPMIG_API uint32_t tcpmig_resume_kit_features(const tcpmig_resume_kit* kit) TCPMIG_NOEXCEPT;
+/* The index-th sentence that says what is missing and what that costs; null after the last. Valid as long as the kit. */
+TCPMIG_API const char* tcpmig_resume_kit_warning(const tcpmig_resume_kit* kit,
+                                                 size_t index) TCPMIG_NOEXCEPT;
+
+/* tcpmig_resume() with what the kit has; null: without. It may be freed afterwards. */
+TCPMIG_API int tcpmig_resume_with(const tcpmig_resume_kit* kit, const tcpmig_snapshot* snapshot,
+                                  const struct sockaddr* local, socklen_t local_length,
+                                  tcpmig_deliver_fn deliver, void* context) TCPMIG_NOEXCEPT;
 
 /* Gives a captured segment of the peer to a connection that was resumed from `snapshot`, as if it had just come. `local`: as given to
  * tcpmig_resume(). -EBADMSG: not a segment, or a wrong checksum. */

@@ -5,12 +5,17 @@
 
 #include <tcpmig.h>
 #include <tcpmig/freeze.hpp>
+#include <tcpmig/resume.hpp>
 
 /// What the opaque types of tcpmig.h are. A class of C++ behind each, named as C names it.
 
 struct tcpmig_kit {
   explicit tcpmig_kit(const tcpmig::FreezeKit::Options& options) : kit(options) {}
   tcpmig::FreezeKit kit;
+};
+
+struct tcpmig_resume_kit {
+  tcpmig::ResumeKit kit;
 };
 
 struct tcpmig_captures {

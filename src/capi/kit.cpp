@@ -88,6 +88,27 @@ const char* tcpmig_kit_warning(const tcpmig_kit* kit, std::size_t index) noexcep
   return kit->kit.warnings()[index].c_str();
 }
 
+int tcpmig_resume_kit_new(tcpmig_resume_kit** kit) noexcept {
+  if (kit == nullptr) return refuse("kit");
+  *kit = nullptr;
+  return guarded([&] {
+    const QuietLibbpf quiet;
+    *kit = std::make_unique<tcpmig_resume_kit>().release();
+    return 0;
+  });
+}
+
+void tcpmig_resume_kit_free(tcpmig_resume_kit* kit) noexcept { delete kit; }
+
+std::uint32_t tcpmig_resume_kit_features(const tcpmig_resume_kit* kit) noexcept {
+  return kit != nullptr && kit->kit.has_congestion_program() ? TCPMIG_HAS_CONGESTION_PROGRAM : 0;
+}
+
+const char* tcpmig_resume_kit_warning(const tcpmig_resume_kit* kit, std::size_t index) noexcept {
+  if (kit == nullptr || index >= kit->kit.warnings().size()) return nullptr;
+  return kit->kit.warnings()[index].c_str();
+}
+
 int tcpmig_kit_captures_fd(const tcpmig_kit* kit) noexcept {
   if (kit == nullptr) return refuse("kit");
   if (!kit->kit.has_lock()) return fail(ENODEV, "the kit has no lock program");

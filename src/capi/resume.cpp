@@ -46,12 +46,19 @@ extern "C" {
 
 int tcpmig_resume(const tcpmig_snapshot* snapshot, const sockaddr* local, socklen_t local_length,
                   tcpmig_deliver_fn deliver, void* context) noexcept {
+  return tcpmig_resume_with(nullptr, snapshot, local, local_length, deliver, context);
+}
+
+int tcpmig_resume_with(const tcpmig_resume_kit* kit, const tcpmig_snapshot* snapshot,
+                       const sockaddr* local, socklen_t local_length, tcpmig_deliver_fn deliver,
+                       void* context) noexcept {
   if (snapshot == nullptr) return refuse("snapshot");
   const auto here = to_endpoint(local, local_length, *snapshot->shown);
   if (!here) return refuse_local();
   return guarded([&] {
     return tcpmig::repair_resume(*snapshot->shown, *here,
-                                 tcpmig::capi::to_deliver(deliver, context))
+                                 tcpmig::capi::to_deliver(deliver, context),
+                                 kit != nullptr ? &kit->kit : nullptr)
         .release();
   });
 }

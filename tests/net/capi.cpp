@@ -94,6 +94,8 @@ UniqueFd resume_at_b(World& world, const tcpmig_snapshot* snapshot) {
   return UniqueFd(fd);
 }
 
+using ResumeKit = std::unique_ptr<tcpmig_resume_kit, Free<tcpmig_resume_kit_free>>;
+
 /// As if a softirq had been past the lock when it came.
 void let_through(const FrozenHandle& frozen) {
   const int fd = tcpmig_frozen_fd(frozen.get()), unused = 0;
@@ -334,4 +336,60 @@ TEST_CASE("capi: what a resume says that cannot be") {
   const UniqueFd back(tcpmig_thaw(frozen.get(), nullptr, nullptr, nullptr));
   REQUIRE(back);
   CHECK(talk(pair.client.get(), back.get(), 10'000));
+}
+
+TEST_CASE("capi: with a resume kit the congestion window goes along, without one it does not") {
+  if (cannot_run_here()) return;
+  tcpmig_resume_kit* made = nullptr;
+  REQUIRE(tcpmig_resume_kit_new(&made) == 0);
+  const ResumeKit resume_kit(made);
+  const bool works = (tcpmig_resume_kit_features(made) & TCPMIG_HAS_CONGESTION_PROGRAM) != 0;
+  CHECK((tcpmig_resume_kit_warning(made, 0) == nullptr) == works);
+  if (!works) {
+    WARN("skipped: " << tcpmig_resume_kit_warning(made, 0));
+    return;
+  }
+  const Kit kit = make_kit();
+  for (const bool with_kit : {true, false}) {
+    CAPTURE(with_kit);
+    World world;
+    Pair pair = connect_pair(world, world.a, Family::kIpv4);
+    const Bytes much = pattern(4'000'000);
+    REQUIRE(carry(pair.server.get(), pair.client.get(), much) == much);
+    wait_until("acknowledged", [&] { return info_of(pair.server.get()).tcpi_unacked == 0; });
+    const auto window = info_of(pair.server.get()).tcpi_snd_cwnd;
+    REQUIRE(window > 20);
+    const FrozenHandle frozen = freeze(kit, pair.server, TCPMIG_WHOLE);
+    const SnapshotHandle snapshot = copy_by_wire(frozen);
+    world.route_to(world.b);
+    UniqueFd resumed;
+    {
+      const auto in = world.b.enter();
+      resumed.reset(tcpmig_resume_with(with_kit ? made : nullptr, snapshot.get(), nullptr, 0,
+                                       nullptr, nullptr));
+    }
+    INFO(tcpmig_last_error());
+    REQUIRE(resumed);
+    CHECK(tcpmig_commit(frozen.get()) == 0);
+    CHECK((info_of(resumed.get()).tcpi_snd_cwnd == window) == with_kit);
+    CHECK(talk(pair.client.get(), resumed.get(), 100'000));
+  }
+}
+
+TEST_CASE("capi: a resume kit without rights says what is missing, and resumes nothing less") {
+  if (cannot_run_here()) return;
+  std::string warning;
+  std::uint32_t features = 1;
+  std::thread([&] {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    const __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3]{};
+    if (::syscall(SYS_capset, &header, none) < 0) return;
+    tcpmig_resume_kit* weak = nullptr;
+    if (tcpmig_resume_kit_new(&weak) < 0) return;
+    const ResumeKit owned(weak);
+    features = tcpmig_resume_kit_features(weak);
+    if (const char* said = tcpmig_resume_kit_warning(weak, 0)) warning = said;
+  }).join();
+  CHECK(features == 0);
+  CHECK(warning.find("starts slowly") != std::string::npos);
 }

@@ -76,6 +76,11 @@ TEST_CASE("capi: null is refused, or does nothing") {
   CHECK(tcpmig_commit(nullptr) == -EINVAL);
   CHECK(tcpmig_thaw(nullptr, nullptr, nullptr, nullptr) == -EINVAL);
   CHECK(tcpmig_resume(nullptr, nullptr, 0, nullptr, nullptr) == -EINVAL);
+  CHECK(tcpmig_resume_with(nullptr, nullptr, nullptr, 0, nullptr, nullptr) == -EINVAL);
+  CHECK(tcpmig_resume_kit_new(nullptr) == -EINVAL);
+  CHECK(tcpmig_resume_kit_features(nullptr) == 0);
+  CHECK(tcpmig_resume_kit_warning(nullptr, 0) == nullptr);
+  tcpmig_resume_kit_free(nullptr);
   CHECK(tcpmig_set_repair_helper(std::string(108, 'x').c_str()) == -EINVAL);
   CHECK(tcpmig_set_repair_helper(nullptr) == 0);
   CHECK(tcpmig_inject(nullptr, nullptr, 0, nullptr, 0, nullptr, nullptr) == -EINVAL);
