@@ -3,13 +3,15 @@
 import array
 import errno
 import os
+import pathlib
 import socket
 import struct
 import sys
+import tempfile
 import time
 import unittest
 
-from support import SIGNAL_MOVE, DEADLINE, Hosts, PackageTest, receive, run
+from support import BUILD, SIGNAL_MOVE, DEADLINE, Hosts, PackageTest, receive, run, skip
 
 SERVICE = {"4": "192.0.2.10", "6": "2001:db8::10"}
 CONTROL = ("10.92.2.2", 7000)
@@ -55,6 +57,51 @@ class Echo(PackageTest):
 
     def test_cpp_moves_to_another_local_address_behind_a_nat(self):
         self.moves("echo.cpp", mode="nat")
+
+    def moves_as_nobody(self, program):
+        """User 65534 without any capability, and a repair helper on each host. Its command may not change a route: it asks the test to."""
+        if not (BUILD / "tcpmig").exists():
+            skip(self, f"{BUILD}/tcpmig is not built: ./dev build")
+        self.hosts = Hosts(self, self.installation)
+        program = self.installation.example(program)
+        scratch = pathlib.Path(tempfile.mkdtemp(dir=self.installation.root))
+        for folder in (self.installation.root, scratch):
+            folder.chmod(0o755)
+        asked, done = scratch / "asked", scratch / "done"
+        for pipe in (asked, done):
+            os.mkfifo(pipe)
+            os.chown(pipe, 65534, 65534)
+
+        def start(where, *command):
+            socket_path = scratch / f"{where}.sock"
+            helper = self.hosts.start(where, BUILD / "tcpmig", "repair-helper", "--socket", socket_path, "--allow-user",
+                                      "nobody")
+            helper.expect("listening")
+            process = self.hosts.start(where, "env", f"REPAIR_HELPER={socket_path}", "setpriv", "--reuid=65534",
+                                       "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
+                                       program, *command)
+            process.expect("ready")
+            return process
+
+        adopting = start("b", "adopt", *CONTROL)
+        serving = start("a", "serve", SERVICE["4"], 7777, *CONTROL, f"echo >{asked}; cat {done}")
+        client = self.hosts.connect(SERVICE["4"], 7777)
+        self.echo(client)
+        serving.signal(SIGNAL_MOVE)
+        asked.read_text()
+        run("sh", "-c", self.hosts.move_command())
+        done.write_text("")
+        serving.expect("moved")
+        adopting.expect("resumed")
+        self.echo(client)
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.recv(1), b"")
+
+    def test_c_moves_as_a_user_without_rights(self):
+        self.moves_as_nobody("echo.c")
+
+    def test_cpp_moves_as_a_user_without_rights(self):
+        self.moves_as_nobody("echo.cpp")
 
     def stays(self, program):
         """The way of the packets cannot be changed: the target gives up silently, the source goes on."""

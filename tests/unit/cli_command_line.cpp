@@ -157,7 +157,6 @@ TEST_CASE("cli: wrong usage ends with 2 and one line that points at the help") {
                                                 {"doctor", "--role", "patient"},
                                                 {"repair-helper", "--allow", "everything"},
                                                 {"repair-helper", "--most-buffer", "lots"},
-                                                {"repair-helper", "--socket", ""},
                                                 {"lab", "fd-server"}}) {
     const Result result = invoke(words);
     INFO(result.error);
