@@ -37,7 +37,7 @@ namespace fs = std::filesystem;
 
 constexpr int kBacklog = 64;
 
-/// The path, for as long as this lives: locked against a second start, listened at.
+/// The path, for as long as this lives: locked against a second start; nobody gets in before it is open.
 class Place {
  public:
   Place(const fs::path& path, const Askers& askers);
@@ -45,6 +45,7 @@ class Place {
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
   [[nodiscard]] int listener() const noexcept { return listener_.get(); }
+  void open();
 
  private:
   void lock();
@@ -86,7 +87,10 @@ Place::Place(const fs::path& path, const Askers& askers)
     sys::check("chown " + path.string(),
                ::chown(path.c_str(), static_cast<uid_t>(-1), *askers.group()));
   sys::check("chmod " + path.string(), ::chmod(path.c_str(), askers.mode()));
-  sys::check("listen " + path.string(), ::listen(listener_.get(), kBacklog));
+}
+
+void Place::open() {
+  sys::check("listen " + path_.string(), ::listen(listener_.get(), kBacklog));
 }
 
 Place::~Place() {
@@ -180,9 +184,10 @@ void run(const Options& options) {
   asio::io_context io;
   asio::signal_set signals(io, SIGTERM, SIGINT);  // before there is something to leave behind
   signals.async_wait([&io](const auto&, int) { io.stop(); });
-  const Place place(options.socket, askers);
+  Place place(options.socket, askers);
   Server server(io, options, askers, place);
   server.drop_rights();
+  place.open();
   spdlog::info("listening at {}", options.socket.string());
   server.run();
   spdlog::info("told to end");
