@@ -3,8 +3,8 @@
  * made in our cgroup is answered here, under the socket's lock, from struct tcp_sock. It takes the place of some two
  * dozen system calls of the TCP_REPAIR recipe and knows what that one does not (ts_recent, what cannot be carried).
  *
- * bpf_skc_to_tcp_sock() is not allowed in this type of program, bpf_rdonly_cast() (Linux 6.2) is. It is an object of its own, so that
- * a kernel that refuses it costs only this. */
+ * bpf_skc_to_tcp_sock() is not allowed in this type of program, bpf_rdonly_cast() (Linux 6.2) is. Before that the whole struct is copied, and
+ * the copy is read. It is an object of its own, so that a kernel that refuses it costs only this. */
 #include <linux/bpf.h>
 #include <linux/in.h>
 
@@ -15,12 +15,27 @@
 #include "shared/kernel_types.h"
 #include "shared/node_maps.h"
 
-extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
+extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
+
+/* Set by the loader where the kernel has no bpf_rdonly_cast(). */
+const volatile __u8 copies;
 
 enum { KERNEL_AF_INET6 = 10 }; /* include/linux/socket.h, not in the user API */
 enum { NSEC_PER_USEC = 1000, NSEC_PER_MSEC = 1000000 };
 /* include/net/tcp.h: bits of tcp_sock.ecn_flags */
 enum { KERNEL_TCP_ECN_OK = 1, KERNEL_TCP_ECN_MODE_ACCECN = 16 };
+
+/* Memory of the socket's own, under whose lock we are: another task may take a per-CPU array from us at any moment. struct tcp_sock has
+ * some 2,300 bytes. */
+struct copy {
+	__u8 bytes[4096];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct copy);
+} copied SEC(".maps");
 
 static __always_inline int uses_usec_timestamps(struct tcp_sock *tp)
 {
@@ -146,6 +161,19 @@ static __always_inline void dump(struct tcp_sock *tp, struct tcp_dump *out)
 	out->refused = refusals(tp);
 }
 
+/* Returns 0 where there is no memory. */
+static __always_inline struct tcp_sock *look_at(struct bpf_sock *sk)
+{
+	struct copy *copy;
+
+	if (!copies)
+		return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+	copy = bpf_sk_storage_get(&copied, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!copy || bpf_probe_read_kernel(copy->bytes, bpf_core_type_size(struct tcp_sock), sk))
+		return 0;
+	return (struct tcp_sock *)copy->bytes;
+}
+
 /* Everything that is not ours goes through as it is. One thing must be done for that: of an answer longer than a
  * page the program sees only the first page, and the kernel (before Linux 6.5) fails the call unless optlen says "unused". */
 static __always_inline int leave_alone(struct bpf_sockopt *ctx)
@@ -166,8 +194,12 @@ int dump_socket(struct bpf_sockopt *ctx)
 	/* An MPTCP socket says IPPROTO_MPTCP and is no tcp_sock: it keeps the kernel's ENOPROTOOPT. */
 	if (!ctx->sk || ctx->sk->protocol != IPPROTO_TCP || (void *)(out + 1) > ctx->optval_end)
 		return 1;
-	tp = bpf_rdonly_cast(ctx->sk, bpf_core_type_id_kernel(struct tcp_sock));
+	tp = look_at(ctx->sk);
+	if (!tp)
+		return 1;
 	dump(tp, out);
+	if (copies)
+		bpf_sk_storage_delete(&copied, ctx->sk);
 	ctx->optlen = sizeof(*out);
 	barrier(); /* one 64-bit store to both would be refused */
 	ctx->retval = 0;

@@ -49,6 +49,10 @@ static __always_inline int copy_segment(struct __sk_buff *skb)
 
 	if (!record || length == 0 || length > SEGMENT_MAX)
 		return -1;
+	/* The same once more, in a way that the verifier of Linux 6.1 follows (1 .. SEGMENT_MAX + 1): the compiler makes one comparison of the
+	 * two above, and to that verifier "not 0" is no lower bound. */
+	asm volatile("" : "+r"(length));
+	length = ((length - 1) & SEGMENT_MAX) + 1;
 	/* Not bpf_skb_load_bytes_relative(): it gave zeros for what lies in fragments. */
 	if (bpf_skb_load_bytes(skb, 0, record->segment, length))
 		return -1;

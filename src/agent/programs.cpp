@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <spdlog/spdlog.h>
 
@@ -40,15 +39,6 @@ using ResumePtr = std::unique_ptr<resume, CloseResume>;
   throw std::system_error(-error, std::generic_category(), what);
 }
 
-/// Empty: the running kernel has the kfunc. Found in its type information, never by its version.
-std::string kfunc_missing() {
-  const std::unique_ptr<btf, void (*)(btf*)> kernel(btf__load_vmlinux_btf(), btf__free);
-  if (!kernel) return "the kernel has no type information (/sys/kernel/btf/vmlinux)";
-  if (btf__find_by_name_kind(kernel.get(), kKfunc, BTF_KIND_FUNC) < 0)
-    return std::string("the kernel has no ") + kKfunc + "()";
-  return {};
-}
-
 /// Of the map of a former run, if there is one: to forget which transfers were opened is worse than another limit. (Copying them into a
 /// larger map would miss what the programs, which still run, put into the old one meanwhile.)
 std::uint32_t tombstones_capacity(const config::Config& config, const sys::PinDirectory& pins) {
@@ -80,7 +70,7 @@ GuardPtr load_guard(const config::Config& config, const sys::PinDirectory& pins)
 /// The resume program on the maps that guard has pinned. nullptr: `missing` says why.
 ResumePtr load_resume(std::uint32_t tombstones, const sys::PinDirectory* pins,
                       std::string& missing) {
-  missing = kfunc_missing();
+  missing = sys::kfunc_missing(kKfunc);
   if (!missing.empty()) return {};
   ResumePtr skeleton(resume__open());
   if (!skeleton) refuse("open the resume program", -errno);

@@ -13,6 +13,7 @@
 
 #include "conn/dump.hpp"
 #include "dump.skel.h"
+#include "sys/bpf.hpp"
 #include "sys/check.hpp"
 #include "window.skel.h"
 
@@ -27,12 +28,23 @@ bpf_link* attach(bpf_program* program, int cgroup_fd, const char* what) {
   return link;
 }
 
+void load(dump* skeleton, bool by_copy) {
+  if (skeleton == nullptr) sys::check("open the dump program", -1);
+  if (!std::filesystem::exists("/sys/kernel/btf/vmlinux"))
+    throw std::runtime_error(
+        "the kernel has no type information (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)");
+  skeleton->rodata->copies = by_copy;
+  sys::check_errno("load the dump program", dump__load(skeleton));
+}
+
 bool answers() {
   const sys::UniqueFd probe(sys::check("socket", ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
   return dump_by_program(probe.get()).has_value();
 }
 
 }  // namespace
+
+bool dumps_by_copy() { return !sys::kfunc_missing("bpf_rdonly_cast").empty(); }
 
 void CgroupPrograms::Destroy::operator()(dump* skeleton) const noexcept { dump__destroy(skeleton); }
 void CgroupPrograms::Destroy::operator()(window* skeleton) const noexcept {
@@ -49,14 +61,11 @@ std::shared_ptr<CgroupPrograms> CgroupPrograms::of_process(const std::string& na
 
 CgroupPrograms::CgroupPrograms(const std::string& name) : cgroup_(name) {}
 
-void CgroupPrograms::attach_dump() {
+void CgroupPrograms::attach_dump(bool by_copy) {
   const std::lock_guard guard(programs_mutex);
   if (dump_) return;
-  std::unique_ptr<dump, Destroy> skeleton(dump__open_and_load());
-  if (!skeleton && !std::filesystem::exists("/sys/kernel/btf/vmlinux"))
-    throw std::runtime_error(
-        "the kernel has no type information (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF)");
-  if (!skeleton) sys::check("load the dump program", -1);
+  std::unique_ptr<dump, Destroy> skeleton(dump__open());
+  load(skeleton.get(), by_copy);
   skeleton->links.dump_socket =
       attach(skeleton->progs.dump_socket, cgroup_.fd(), "attach the dump program");
   if (!answers())

@@ -10,6 +10,9 @@ struct window;
 
 namespace tcpmig::conn {
 
+/// Before Linux 6.2: the dump program reads a copy of the socket.
+bool dumps_by_copy();
+
 /// The programs that act on every socket of this process: dump (cgroup/getsockopt) and window
 /// (sockops), on a cgroup of its own. A process has one of a name, whatever the number of its kits;
 /// links held by descriptors: they end with the process.
@@ -20,7 +23,7 @@ class CgroupPrograms {
 
   /// Loads and attaches, once; throws std::system_error. An answer of the program on a socket of
   /// its own is what counts.
-  void attach_dump();
+  void attach_dump(bool by_copy = dumps_by_copy());
   void attach_window();
 
  private:

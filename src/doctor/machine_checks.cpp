@@ -105,11 +105,11 @@ constexpr std::array kChecks{
           kRoot},
     Check{"cap_sys_ptrace", kLibrary, kNothing, cap_sys_ptrace, Verdict::kMissing,
           "`tcpmig freeze` takes no connection out of another user's process", kRoot},
-    Check{
-        "btf", kAgent | kDispatcher, kNothing, btf, Verdict::kMissing,
-        "no kernel resume: only servers with `handoff` can be given connections; dumps take 10 us "
-        "more",
-        "use a kernel with CONFIG_DEBUG_INFO_BTF=y"},
+    Check{"btf", kAgent | kDispatcher, kNothing, btf, Verdict::kMissing,
+          "no kernel resume: servers must run under `tcpmig exec`, or have a `handoff`; dumps take "
+          "10 us "
+          "more",
+          "use a kernel with CONFIG_DEBUG_INFO_BTF=y"},
     Check{"bpffs", kAgent | kSwitch, kNothing, bpffs, Verdict::kWorksAround,
           "none: a role mounts it when it starts", "mount -t bpf bpf /sys/fs/bpf"},
     Check{"cgroup2", kMovers, kNothing, cgroup2, Verdict::kWorksAround,

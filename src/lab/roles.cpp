@@ -15,7 +15,8 @@
 namespace tcpmig::lab {
 namespace {
 
-constexpr std::chrono::seconds kReadyWithin{20};
+/// A machine that is itself emulated takes half a minute to verify the switch's programs.
+constexpr std::chrono::seconds kReadyWithin{120};
 
 bool is_ready(const State& state, const RoleProcess& role) {
   const auto status =

@@ -18,6 +18,9 @@ namespace tcpmig::sys {
 /// Number of possible CPUs (the width of a per-CPU value).
 int possible_cpus();
 
+/// Empty: the running kernel has this function for BPF programs (a kfunc). Else what is missing. Found in its type information, never by its version.
+std::string kfunc_missing(const std::string& name);
+
 /// Sends libbpf's own messages to spdlog at debug level (warnings included: callers say themselves what failed). Call once.
 void route_libbpf_log();
 

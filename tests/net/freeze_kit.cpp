@@ -18,6 +18,9 @@
 
 #include "catch.hpp"
 #include "conn/cgroup.hpp"
+#include "conn/cgroup_programs.hpp"
+#include "conn/dump.hpp"
+#include "conn/silent_visit.hpp"
 #include "conn_world.hpp"
 #include "shared/node_maps.h"
 #include "sys/check.hpp"
@@ -156,6 +159,32 @@ TEST_CASE("other getsockopt calls pass the dump program as they are") {
   length = sizeof(value);                                // too small for the dump
   CHECK(::getsockopt(fd, tcpmig::abi::DUMP_LEVEL, tcpmig::abi::DUMP_OPTNAME, &value, &length) < 0);
   CHECK((errno == ENOPROTOOPT || errno == EOPNOTSUPP));  // as without a program
+}
+
+TEST_CASE("a dump by a copy of the socket says what TCP_REPAIR says") {
+  if (cannot_run_here() || !has_cgroup2()) return;
+  World world;
+  tcpmig::conn::CgroupPrograms programs(cgroup_name());
+  REQUIRE_NOTHROW(programs.attach_dump(true));
+  for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped}) {
+    Pair pair = connect_pair(world, world.a, family);
+    send_all(pair.client.get(), bytes_of("request"));
+    wait_until("the request", [&] { return bytes_waiting(pair.server.get()) == 7; });
+    const auto by_copy = tcpmig::conn::dump_by_program(pair.server.get());
+    std::optional<tcpmig::conn::SilentVisit> silence;
+    const auto by_repair = tcpmig::conn::dump_by_repair(pair.server.get(), silence).state;
+    REQUIRE(by_copy);
+    CHECK(by_copy->state.ts_recent != 0);
+    const auto identity = [](const tcpmig::abi::tcp_dump& dump) {
+      return std::vector<std::uint32_t>{
+          dump.rcv_nxt,    dump.snd_una,   dump.snd_nxt,   dump.write_seq,  dump.rcv_wnd,
+          dump.snd_wnd,    dump.options,   dump.mss_clamp, dump.snd_wscale, dump.rcv_wscale,
+          dump.local_port, dump.peer_port, dump.state,     dump.refused};
+    };
+    CHECK(identity(by_copy->state) == identity(by_repair));
+    CHECK(std::ranges::equal(by_copy->state.peer.bytes, by_repair.peer.bytes));
+    CHECK(std::ranges::equal(by_copy->state.local.bytes, by_repair.local.bytes));
+  }
 }
 
 TEST_CASE("an exception of the one who takes captures comes through") {
