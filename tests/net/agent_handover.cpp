@@ -43,7 +43,7 @@ bool is_silent(World& world) { return world.sent().empty(); }
 }  // namespace
 
 TEST_CASE("agent: who accepts a ticket gets the connection for it", "[agent]") {
-  if (cannot_run_here()) return;
+  if (cannot_hand_over_here()) return;
   World world(kRepair);
   const UniqueFd listener = world.listener();
   world.start();
@@ -76,7 +76,7 @@ TEST_CASE("agent: who accepts a ticket gets the connection for it", "[agent]") {
 }
 
 TEST_CASE("agent: nobody gets a connection but who has accepted its ticket", "[agent]") {
-  if (cannot_run_here()) return;
+  if (cannot_hand_over_here()) return;
   World world(kRepair);
   const UniqueFd listener = world.listener();
   world.start();
@@ -103,7 +103,7 @@ TEST_CASE("agent: nobody gets a connection but who has accepted its ticket", "[a
 
 TEST_CASE("agent: a program that dies before it has taken its connection loses nothing",
           "[agent]") {
-  if (cannot_run_here()) return;
+  if (cannot_hand_over_here()) return;
   World world(kRepair + "[timeouts]\ntransfer = \"3s\"\n");
   const UniqueFd listener = world.listener();
   world.start();
@@ -144,7 +144,7 @@ TEST_CASE("agent: a program that dies before it has taken its connection loses n
 }
 
 TEST_CASE("agent: killed before a connection is taken, it leaves nothing that speaks", "[agent]") {
-  if (cannot_run_here()) return;
+  if (cannot_hand_over_here()) return;
   World world(kRepair + "[timeouts]\ntransfer = \"3s\"\n");
   const UniqueFd listener = world.listener();
   world.start();
@@ -169,7 +169,7 @@ TEST_CASE("agent: killed before a connection is taken, it leaves nothing that sp
 }
 
 TEST_CASE("agent: ABORT ends a handover that nobody has taken", "[agent]") {
-  if (cannot_run_here()) return;
+  if (cannot_hand_over_here()) return;
   World world(kRepair);
   const UniqueFd listener = world.listener();
   world.start();
@@ -198,7 +198,7 @@ TEST_CASE("agent: ABORT ends a handover that nobody has taken", "[agent]") {
 
 TEST_CASE("agent: a port whose program keeps its tickets is refused at once, and tried again",
           "[agent]") {
-  if (cannot_run_here()) return;
+  if (cannot_hand_over_here()) return;
   World world(kRepair + "[timeouts]\ntransfer = \"3s\"\n");
   const UniqueFd listener = world.listener();
   world.start();

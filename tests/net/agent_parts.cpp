@@ -162,7 +162,7 @@ TEST_CASE("agent: TIME_WAIT of the same four-tuple", "[agent]") {
 }
 
 TEST_CASE("agent: a connection handed over by descriptor", "[agent]") {
-  if (cannot_run_here()) return;
+  if (cannot_hand_over_here()) return;
   World world({}, true);
   world.start();
   const auto transfer = [&](const Endpoint& client, std::size_t length,

@@ -19,6 +19,7 @@
 #include "conn/segment.hpp"
 #include "control/status_socket.hpp"
 #include "shared/switch_maps.h"
+#include "sys/bpf.hpp"
 #include "sys/check.hpp"
 
 namespace agent_test {
@@ -113,7 +114,14 @@ std::optional<Sent> parse_sent(const Bytes& packet) {
 
 }  // namespace
 
-bool cannot_run_here() { return sys_test::cannot_run_here(); }
+bool cannot_run_here() {
+  if (cannot_hand_over_here()) return true;
+  const std::string missing = tcpmig::sys::kfunc_missing("bpf_sk_assign_tcp_reqsk");
+  if (!missing.empty()) std::cout << "SKIPPED: " << missing << std::endl;
+  return !missing.empty();
+}
+
+bool cannot_hand_over_here() { return sys_test::cannot_run_here(); }
 
 bool is_resumed(const std::optional<Answer>& answer) {
   return answer && answer->header.type == abi::WIRE_RESUMED;

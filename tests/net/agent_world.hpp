@@ -29,8 +29,10 @@ using tcpmig::sys::UniqueFd;
 using Bytes = std::vector<std::byte>;
 using namespace std::chrono_literals;
 
-/// Prints why this machine cannot run the test, and returns true.
+/// Prints why this machine cannot run the test, and returns true. Most are about kernel resume, which not every kernel has.
 bool cannot_run_here();
+/// The same for what needs no kernel resume: connections that are handed over.
+bool cannot_hand_over_here();
 
 Bytes bytes_of(std::string_view text);
 std::string text_of(const Bytes& bytes);

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <iostream>
 #include <stdexcept>
 
 #include <tcpmig/codec.hpp>
@@ -203,7 +204,7 @@ TEST_CASE("microsecond timestamps are restored and seen again") {
     try {
       resumed = resume_in(world.b, snapshot);
     } catch (const std::runtime_error& error) {
-      WARN("this kernel: " << error.what());
+      std::cout << "SKIPPED: " << error.what() << std::endl;
       return;
     }
     const Snapshot again = snapshot_of(resumed, kit);
@@ -246,6 +247,7 @@ void send_after(World& world, tcpmig::sys::Tun& tun, FreezeKit& kit, Family fami
   wait_until("acknowledgements", [&] { return info_of(pair.server.get()).tcpi_unacked == 0; });
   Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit);
   const Bytes late = pattern(1000, 3);
+  const unsigned before = info_of(pair.client.get()).tcpi_total_retrans;
   race.start();
   send_all(pair.client.get(), late);
   std::vector<tcpmig::CapturedSegment> captured;
@@ -259,7 +261,8 @@ void send_after(World& world, tcpmig::sys::Tun& tun, FreezeKit& kit, Family fami
                                      [&](auto packet) { CHECK(tun.inject(packet)); }));
   frozen.commit();
   wait_until("the bytes", [&] { return bytes_waiting(resumed.get()) == late.size(); });
-  if (race.in_time()) CHECK(info_of(pair.client.get()).tcpi_total_retrans == 0);
+  const unsigned after = info_of(pair.client.get()).tcpi_total_retrans;
+  if (race.in_time()) CHECK(after == before);
   CHECK(receive_exactly(resumed.get(), late.size()) == late);
   CHECK(talk(pair.client.get(), resumed.get(), 100'000));
 }
