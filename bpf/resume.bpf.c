@@ -124,13 +124,14 @@ __noinline __u64 message_tag(__u32 length)
 
 static inline bool load_payload(struct __sk_buff *skb, struct work *w, __u32 offset, __u32 length)
 {
-	asm volatile(
-	    ""
-	    : "+r"(
-		length)); /* the bounds shall be tested on the register that the helper is given */
-	if (length < 1 || length > PAYLOAD_MAX)
+	__u64 size = length;
+
+	/* The bounds are tested on the register that the helper is given; and of one that was turned around (be32) the verifier of Linux 6.12
+	 * does not know that its upper half is 0, until it is shifted out. */
+	asm volatile("%0 <<= 32\n%0 >>= 32" : "+r"(size));
+	if (size < 1 || size > PAYLOAD_MAX)
 		return false;
-	return bpf_skb_load_bytes(skb, offset & PACKET_OFFSET_MASK, w->payload, length) == 0;
+	return bpf_skb_load_bytes(skb, offset & PACKET_OFFSET_MASK, w->payload, size) == 0;
 }
 
 static inline bool check_tag(struct work *w)

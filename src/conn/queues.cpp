@@ -110,8 +110,9 @@ std::vector<std::byte> peek_received(int fd) {
 
 std::vector<std::byte> peek_queue(int fd, Queue queue, std::size_t expected) {
   if (expected == 0) return {};
-  select_queue(fd, static_cast<int>(queue));
+  // First: a pacing timer that ends while the send queue is selected makes the kernel take for sent what never left.
   std::vector<std::byte> bytes(expected + (queue == Queue::kSend ? kLargestSegment : 0));
+  select_queue(fd, static_cast<int>(queue));
   const ssize_t got = ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_PEEK);
   const int error = errno;
   select_queue(fd, TCP_NO_QUEUE);
