@@ -2,6 +2,8 @@
 // The programs of tcpmig itself, loaded and used.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -10,10 +12,12 @@
 #include <memory>
 
 #include <tcpmig/freeze.hpp>
+#include <tcpmig/resume.hpp>
 
 #include "agent/findings.hpp"
 #include "conn/dump.hpp"
 #include "conn/socket_lock.hpp"
+#include "conn/socket_option.hpp"
 #include "doctor/checks.hpp"
 #include "doctor/socket_pair.hpp"
 #include "guard.skel.h"
@@ -76,6 +80,21 @@ std::string window_program() {
   const FreezeKit kit = make_kit(false, true);
   require(kit.keeps_window_small(), reason(kit));
   return "sockops: what is acknowledged unread stays small";
+}
+
+std::string congestion_program() {
+  const ResumeKit kit;
+  require(kit.has_congestion_program(),
+          kit.warnings().empty() ? "the program is not there" : kit.warnings().front());
+  const SocketPair pair;
+  constexpr std::uint32_t kWindow = 77;
+  Snapshot snapshot;
+  snapshot.snd_cwnd = kWindow;
+  kit.restore_congestion(pair.server.get(), snapshot);
+  const auto info =
+      conn::get_option<::tcp_info>(pair.server.get(), IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO");
+  require(info.tcpi_snd_cwnd == kWindow, "the congestion window is not taken");
+  return "struct_ops: a resumed connection goes on with its congestion window";
 }
 
 struct Destroy {
@@ -170,6 +189,10 @@ constexpr std::array kChecks{
     Check{"window_program", kDispatcher, kNetwork | kBpf | kAdmin, window_program,
           Verdict::kWorksAround, "connections acknowledge up to 128 KB before they are read",
           "mount cgroup v2 (CONFIG_CGROUP_BPF=y)"},
+    Check{"congestion_program", kLibrary, kNetwork | kBpf | kAdmin, congestion_program,
+          Verdict::kWorksAround,
+          "what is resumed with bytes under way begins with a slow start, and without ECN",
+          "use Linux 6.4 or newer with CONFIG_DEBUG_INFO_BTF=y"},
     Check{"guard_program", kAgent, kBpf, guard_program, Verdict::kMissing,
           "the agent does not start", kStock},
     Check{"kfunc", kAgent, kBpf, kfunc, Verdict::kMissing,
