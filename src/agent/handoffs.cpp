@@ -16,6 +16,8 @@
 #include "agent/guarded.hpp"
 #include "agent/likeness.hpp"
 #include "conn/repair_steps.hpp"
+#include "conn/socket_lock.hpp"
+#include "conn/socket_option.hpp"
 #include "handover/handover.h"
 #include "sys/check.hpp"
 
@@ -121,6 +123,7 @@ void Handoffs::restore(Waiting& waiting, const std::optional<Accepted>& likeness
   if (likeness) take_likeness(*snapshot, *likeness, like);
   waiting.connection = conn::resume_in_repair(*snapshot, local, deliver_);
   if (likeness) give_likeness(like, waiting.connection.get());
+  conn::SocketLock(waiting.connection.get(), -1).keep();
   snapshot->received.clear();
   waiting.snapshot = std::move(*snapshot);
 }
@@ -166,12 +169,19 @@ void Handoffs::on_events() {
 }
 
 void Handoffs::accept_askers() {
-  while (askers_.size() < kMostAskers) {
+  while (askers_.size() < kMostAskers && aside_.is_free()) {
     sys::UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd && (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR)) return;
     if (!fd) break;  // no descriptor left
+    const uid_t user =
+        conn::get_option<ucred>(fd.get(), SOL_SOCKET, SO_PEERCRED, "SO_PEERCRED").uid;
+    if (askers_of_[user] >= kMostOfOneUser) {
+      aside_.close(std::move(fd));
+      continue;
+    }
     const int number = fd.get();
-    askers_[number] = {std::move(fd), Clock::now() + kAskerPatience};
+    ++askers_of_[user];
+    askers_[number] = {std::move(fd), Clock::now() + kAskerPatience, user};
     watch(number, EPOLLIN);
   }
   watch(listener_.get(), 0);
@@ -183,14 +193,23 @@ void Handoffs::hear_asker(int fd) {
   const int verb = handover_receive(fd, &accepted);
   if (verb == -EAGAIN) return;
   sys::UniqueFd ticket(accepted);
-  sys::UniqueFd channel = std::move(askers_.extract(fd).mapped().first);
-  if (verb == HANDOVER_CLAIM && ticket) claim(std::move(channel), std::move(ticket));
+  sys::UniqueFd channel = forget_asker(fd);
+  if (verb == HANDOVER_CLAIM && ticket) return claim(std::move(channel), std::move(ticket));
+  aside_.close(std::move(ticket));
+  aside_.close(std::move(channel));
+}
+
+sys::UniqueFd Handoffs::forget_asker(int fd) {
+  Asker asker = std::move(askers_.extract(fd).mapped());
+  if (const auto user = askers_of_.find(asker.user); --user->second == 0) askers_of_.erase(user);
+  return std::move(asker.channel);
 }
 
 void Handoffs::claim(sys::UniqueFd channel, sys::UniqueFd accepted) {
   const auto seen = look_at(accepted.get());
   if (!seen || doors_.answered(seen->from, seen->to, accepted.get())) {
     handover_send(channel.get(), HANDOVER_NOTHING, -1);
+    aside_.close(std::move(accepted));
     return;
   }
   for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) {
@@ -201,6 +220,7 @@ void Handoffs::claim(sys::UniqueFd channel, sys::UniqueFd accepted) {
   }
   ++counters_.strangers;
   handover_send(channel.get(), HANDOVER_STRANGER, -1);
+  aside_.close(std::move(accepted));
 }
 
 /// The program has accepted the ticket: it gets the connection. The ticket ends, also where something goes wrong.
@@ -280,6 +300,7 @@ void Handoffs::give(Entry entry) {
   flows_.erase(waiting.channel.get());
   waiting_.erase(entry);
   try {
+    conn::open_lock(waiting.connection.get());
     conn::finish_resume(waiting.connection.get(), waiting.snapshot, local_end(waiting.arrival),
                         deliver_);
   } catch (const std::exception& error) {
@@ -348,7 +369,7 @@ TimePoint Handoffs::due() const {
   TimePoint first =
       std::min(doors_.due(), next_accept_ == TimePoint{} ? TimePoint::max() : next_accept_);
   for (const auto& [flow, waiting] : waiting_) first = std::min(first, waiting.deadline);
-  for (const auto& [fd, asker] : askers_) first = std::min(first, asker.second);
+  for (const auto& [fd, asker] : askers_) first = std::min(first, asker.deadline);
   return first;
 }
 
@@ -358,7 +379,11 @@ void Handoffs::run(TimePoint now) {
     next_accept_ = {};
     watch(listener_.get(), EPOLLIN);
   }
-  std::erase_if(askers_, [&](const auto& asker) { return now >= asker.second.second; });
+  aside_.run();
+  std::vector<int> silent;
+  for (const auto& [fd, asker] : askers_)
+    if (now >= asker.deadline) silent.push_back(fd);
+  for (const int fd : silent) aside_.close(forget_asker(fd));
   std::vector<abi::flow_key> late;
   for (const auto& [flow, waiting] : waiting_)
     if (now >= waiting.deadline) late.push_back(flow);

@@ -5,6 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <tcpmig/resume.hpp>
 
+#include "agent/aside.hpp"
 #include "agent/doors.hpp"
 #include "agent/openings.hpp"
 #include "agent/tickets.hpp"
@@ -21,12 +22,14 @@ namespace tcpmig::agent {
 ///               |                                          |
 ///               +---- deadline, ABORT, program ended ------+-----> closed in repair: Refused. Nothing was ever sent
 ///
+/// While it is in repair a filter drops what the client sends, which the kernel would acknowledge (the client sends it again).
 /// So what ends the agent, the program or the transfer before TAKEN leaves a connection that any other server may take.
 class Handoffs {
  public:
   static constexpr std::size_t kMost = 4096;  ///< transfers that wait for their programs
   static constexpr std::size_t kMostAskers =
       1024;  ///< programs (or whoever) that have connected and said nothing yet
+  static constexpr std::size_t kMostOfOneUser = 256;  ///< of them
 
   using Taken = std::function<void(const Opened&)>;
   using Refused = std::function<void(const Opened&, Refusal)>;
@@ -73,6 +76,7 @@ class Handoffs {
 
   void accept_askers();
   void hear_asker(int fd);
+  sys::UniqueFd forget_asker(int fd);
   void claim(sys::UniqueFd channel, sys::UniqueFd accepted);
   void offer(Entry entry, sys::UniqueFd channel, const Accepted& ticket, sys::UniqueFd accepted);
   void hear_ticket(Entry entry);
@@ -96,7 +100,14 @@ class Handoffs {
   std::map<std::uint16_t, std::string> paths_;  ///< `handoff` by port
   sys::UniqueFd epoll_;
   sys::UniqueFd listener_;
-  std::map<int, std::pair<sys::UniqueFd, TimePoint>> askers_;  ///< and when they must have spoken
+  struct Asker {
+    sys::UniqueFd channel;
+    TimePoint deadline;  ///< by when it must have spoken
+    uid_t user;
+  };
+  std::map<int, Asker> askers_;
+  std::map<uid_t, std::size_t> askers_of_;  ///< how many
+  Aside aside_;
   FlowMap<Waiting> waiting_;
   std::map<int, abi::flow_key> flows_;  ///< of tickets and channels
   TimePoint next_accept_;               ///< no descriptor was left

@@ -36,9 +36,12 @@ SocketLock::SocketLock(SocketLock&& other) noexcept : fd_(std::exchange(other.fd
 SocketLock::~SocketLock() { open(); }
 
 void SocketLock::open() noexcept {
-  if (fd_ < 0) return;
+  if (fd_ >= 0) open_lock(std::exchange(fd_, -1));
+}
+
+void open_lock(int fd) noexcept {
   const int unused = 0;
-  ::setsockopt(std::exchange(fd_, -1), SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused));
+  ::setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused));
 }
 
 }  // namespace tcpmig::conn

@@ -23,4 +23,7 @@ class SocketLock {
   int fd_;
 };
 
+/// Takes off what a SocketLock that was kept has left on a socket that goes on after all.
+void open_lock(int fd) noexcept;
+
 }  // namespace tcpmig::conn

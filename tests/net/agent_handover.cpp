@@ -101,6 +101,40 @@ TEST_CASE("agent: nobody gets a connection but who has accepted its ticket", "[a
   CHECK(handover_receive(claim_with(world, stranger).get(), nullptr) == HANDOVER_STRANGER);
 }
 
+TEST_CASE("agent: a stranger's descriptor that takes long to close holds nobody up", "[agent]") {
+  if (cannot_hand_over_here()) return;
+  World world(kRepair);
+  const UniqueFd listener = world.listener();
+  world.start();
+  UniqueFd reader;  // which does not read
+  {
+    const auto inside = world.server();
+    const UniqueFd other(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    auto* raw = reinterpret_cast<sockaddr*>(&address);
+    REQUIRE(::bind(other.get(), raw, length) == 0);
+    REQUIRE(::listen(other.get(), 1) == 0);
+    REQUIRE(::getsockname(other.get(), raw, &length) == 0);
+    UniqueFd lingering(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    REQUIRE(::connect(lingering.get(), raw, length) == 0);
+    reader.reset(::accept4(other.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const Bytes chunk = pattern(65'536);
+    while (::send(lingering.get(), chunk.data(), chunk.size(), MSG_DONTWAIT) > 0) {
+    }
+    const linger seconds{1, 20};
+    REQUIRE(::setsockopt(lingering.get(), SOL_SOCKET, SO_LINGER, &seconds, sizeof seconds) == 0);
+    const UniqueFd channel = claim_with(world, lingering);
+    lingering.reset();  // the agent has the last one
+    CHECK(handover_receive(channel.get(), nullptr) == HANDOVER_STRANGER);
+  }
+  const Endpoint client = client4(9525);
+  world.transfer(transfer_of(client), snapshot_of(client, bytes_of(kRequest)));
+  CHECK(accepted(listener));
+}
+
 TEST_CASE("agent: a program that dies before it has taken its connection loses nothing",
           "[agent]") {
   if (cannot_hand_over_here()) return;
@@ -122,6 +156,8 @@ TEST_CASE("agent: a program that dies before it has taken its connection loses n
   SECTION("having been offered it") {
     UniqueFd channel = claim_with(world, ticket);
     UniqueFd connection = offered(channel);
+    const Snapshot snapshot = snapshot_of(client, bytes_of(kRequest));
+    world.send_segment(client, snapshot.rcv_nxt.value, snapshot.snd_nxt.value, 0x18, "more");
     connection.reset();
     channel.reset();
     CHECK(is_refused(world.answer(), abi::REASON_NOT_TAKEN));
