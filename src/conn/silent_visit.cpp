@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <cstddef>
 #include <system_error>
 #include <utility>
 
@@ -43,7 +44,12 @@ void move_clock(int fd, std::uint32_t ticks) {
 
 SilentVisit::SilentVisit(int fd) : fd_(fd), repair_(fd), window_(dump_window(fd)) {
   shut_peer_window(fd, window_);
-  move_clock(fd, -kBehind);
+  try {
+    move_clock(fd, -kBehind);
+  } catch (const std::system_error&) {
+    open_peer_window(fd, window_.snd_wnd);
+    throw;
+  }
 }
 
 SilentVisit::~SilentVisit() {
@@ -78,16 +84,20 @@ void SilentVisit::stay() noexcept {
   repair_->stay();
 }
 
-VoiceKept::VoiceKept(int fd)
-    : peer_window_(
-          get_option<::tcp_info>(fd, IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO").tcpi_snd_wnd),
-      tsval_(dump_tsval(fd)) {}
+VoiceKept::VoiceKept(int fd) : tsval_(dump_tsval(fd)) {
+  ::tcp_info info{};
+  socklen_t length = sizeof info;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
+    sys::check("getsockopt TCP_INFO", -1);
+  if (length >= offsetof(::tcp_info, tcpi_snd_wnd) + sizeof info.tcpi_snd_wnd)
+    peer_window_ = info.tcpi_snd_wnd;
+}
 
 void VoiceKept::put_back(int fd) const noexcept {
   try {
     const auto since = static_cast<std::int32_t>(dump_tsval(fd) - tsval_);
     if (since < -static_cast<std::int32_t>(kBehind / 2)) move_clock(fd, kBehind + kRounding);
-    open_peer_window(fd, peer_window_ != 0 ? peer_window_ : dump_window(fd).max_window);
+    open_peer_window(fd, peer_window_ ? *peer_window_ : dump_window(fd).max_window);
   } catch (const std::system_error&) {  // not in repair
   }
 }

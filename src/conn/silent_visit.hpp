@@ -51,7 +51,7 @@ class VoiceKept {
   void put_back(int fd) const noexcept;
 
  private:
-  std::uint32_t peer_window_;  ///< bytes; 0: not known (before Linux 5.18)
+  std::optional<std::uint32_t> peer_window_;  ///< bytes; nullopt: this kernel does not say
   std::uint32_t tsval_;
 };
 

@@ -46,6 +46,7 @@ class Place {
   Place& operator=(const Place&) = delete;
   [[nodiscard]] int listener() const noexcept { return listener_.get(); }
   void open();
+  void remove() noexcept;
 
  private:
   void lock();
@@ -89,11 +90,11 @@ Place::Place(const fs::path& path, const Askers& askers)
   sys::check("chmod " + path.string(), ::chmod(path.c_str(), askers.mode()));
 }
 
-void Place::open() {
-  sys::check("listen " + path_.string(), ::listen(listener_.get(), kBacklog));
-}
+void Place::open() { sys::check("listen " + path_.string(), ::listen(listener_.get(), kBacklog)); }
 
-Place::~Place() {
+Place::~Place() { remove(); }
+
+void Place::remove() noexcept {
   std::error_code ignored;
   if (listener_) fs::remove(path_, ignored);
   fs::remove(lock_path_, ignored);
@@ -105,8 +106,8 @@ class Server {
       : askers_(askers), operations_(options), io_(io), listener_(io, ::dup(place.listener())) {}
   /// Before the first thread: they inherit what is left.
   void drop_rights() const;
-  /// Until `io` is stopped.
-  void run();
+  /// Until `io` is stopped. False: a client keeps a thread in a system call, which nobody can end.
+  [[nodiscard]] bool run();
 
  private:
   void wait_for_clients();
@@ -127,16 +128,17 @@ void Server::drop_rights() const {
   sys::keep_only_capability(CAP_NET_ADMIN);
 }
 
-void Server::run() {
+bool Server::run() {
   // One thread for each client: what a system call does with a stranger's socket may take as long as the stranger likes (he may hold its lock).
   threads_ = std::make_unique<asio::thread_pool>(Slots::kAll);
   wait_for_clients();
   io_.run();
   using namespace std::chrono;
   for (const auto end = steady_clock::now() + seconds(2); steady_clock::now() < end;) {
-    if (slots_.all_free()) return;
+    if (slots_.all_free()) return true;
     std::this_thread::sleep_for(milliseconds(10));
   }
+  return false;
 }
 
 void Server::wait_for_clients() {
@@ -189,8 +191,11 @@ void run(const Options& options) {
   server.drop_rights();
   place.open();
   spdlog::info("listening at {}", options.socket.string());
-  server.run();
+  const bool is_free = server.run();
   spdlog::info("told to end");
+  if (is_free) return;
+  place.remove();
+  ::_exit(0);
 }
 
 }  // namespace tcpmig::helper

@@ -111,12 +111,13 @@ bool hold(int meeting_point, int placeholder, Clock::time_point until) {
 std::optional<HeldPlace> HeldPlace::find(const conn::Endpoints& ends) {
   const Name name = name_of(ends);
   sys::UniqueFd holder = open_unix_socket();
+  const timeval limit{.tv_sec = 2, .tv_usec = 0};  // anybody may listen at that name
+  conn::set_option(holder.get(), SOL_SOCKET, SO_SNDTIMEO, limit, "setsockopt SO_SNDTIMEO");
   if (::connect(holder.get(), name.get(), name.length) < 0) {
-    if (errno == ECONNREFUSED) return std::nullopt;
+    if (errno == ECONNREFUSED || errno == EAGAIN) return std::nullopt;
     sys::check("connect to the holder of the connection's place", -1);
   }
   if (!is_trusted(holder.get())) return std::nullopt;
-  const timeval limit{.tv_sec = 2, .tv_usec = 0};
   conn::set_option(holder.get(), SOL_SOCKET, SO_RCVTIMEO, limit, "setsockopt SO_RCVTIMEO");
   auto received = receive_descriptor(holder.get());
   if (!received) return std::nullopt;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -34,9 +35,35 @@ struct Charge {
   SnapshotFile* file = nullptr;
 };
 
+/// What ends the freezer by its terminal must not end the keeper, nor before it has left that: between fork() and here they are held back.
+class HeldBack {
+ public:
+  HeldBack() {
+    ::sigset_t signals;
+    ::sigemptyset(&signals);
+    for (const int signal : kSignals) ::sigaddset(&signals, signal);
+    ::sigprocmask(SIG_BLOCK, &signals, &before_);
+  }
+  ~HeldBack() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  HeldBack(const HeldBack&) = delete;
+  HeldBack& operator=(const HeldBack&) = delete;
+  /// Those that have come are for the other process.
+  static void forget() {
+    for (const int signal : kSignals) {
+      ::signal(signal, SIG_IGN);
+      ::signal(signal, SIG_DFL);
+    }
+  }
+
+ private:
+  static constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+  ::sigset_t before_{};
+};
+
 /// Whoever waits for the end of our output must not wait for the keeper.
 void leave_terminal() {
   ::setsid();
+  HeldBack::forget();
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   for (const int fd : {0, 1, 2}) ::dup2(null, fd);
   ::close(null);
@@ -87,10 +114,11 @@ void keep(const Charge& charge) {
     hold(charge.meeting_point, placeholder.get(), std::chrono::steady_clock::now() + charge.hold);
 }
 
-[[noreturn]] void run_keeper(const Charge& charge) {
+[[noreturn]] void run_keeper(const Charge& charge, std::optional<HeldBack>& held_back) {
   int code = 0;
   try {
     leave_terminal();
+    held_back.reset();
     close_all_but({charge.control, charge.socket, charge.meeting_point});
     keep(charge);
   } catch (...) {
@@ -115,8 +143,9 @@ Keeper::Keeper(int socket, SnapshotFile& file, int meeting_point, std::chrono::s
   control_.reset(ends[0]);
   const sys::UniqueFd theirs(ends[1]);
   charge.control = ends[1];
+  std::optional<HeldBack> held_back(std::in_place);
   process_ = sys::check("fork", ::fork());
-  if (process_ == 0) run_keeper(charge);
+  if (process_ == 0) run_keeper(charge, held_back);
 }
 
 Keeper::~Keeper() {

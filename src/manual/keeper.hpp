@@ -21,6 +21,7 @@ class Keeper {
   Keeper(const Keeper&) = delete;
   Keeper& operator=(const Keeper&) = delete;
 
+  [[nodiscard]] pid_t process() const noexcept { return process_; }
   void give_placeholder(int placeholder);
   /// The connection is out of its process: from here on the keeper holds its place, if it was given a placeholder, and outlives us. Its process id; 0: none.
   pid_t committed() noexcept;

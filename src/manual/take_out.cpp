@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
@@ -69,6 +71,8 @@ sys::UniqueFd netns_of(int fd) {
       sys::check("open the network namespace of the socket (SIOCGSKNS)", ::ioctl(fd, SIOCGSKNS)));
 }
 
+constexpr int kRounds = 8;
+
 /// One connection on its way out of its process. Members in the order of what is to be undone.
 class Taking {
  public:
@@ -93,6 +97,7 @@ class Taking {
 
  private:
   [[nodiscard]] bool holds() const { return !wanted_.look_only && wanted_.hold.count() > 0; }
+  void stop_all(std::deque<sys::ProcessStop>& stopped);
   Frozen freeze();
   void give_back(Frozen frozen);
   void end(Frozen frozen, bool mapped);
@@ -159,12 +164,29 @@ void Taking::end(Frozen frozen, bool mapped) {
   if (bound) conn::step_back(fd, *bound);
 }
 
+/// Until all that have the socket stand still: one may have been forked since they were counted.
+void Taking::stop_all(std::deque<sys::ProcessStop>& stopped) {
+  std::vector<pid_t> running = processes_;
+  for (int round = 0; round < kRounds; ++round) {
+    stopped.emplace_back(running);
+    running = sys::processes_with_socket(sys::inode_of(socket_.get()));
+    std::erase_if(running, [this](pid_t process) {
+      return process == keeper_.process() ||
+             std::ranges::find(processes_, process) != processes_.end();
+    });
+    if (running.empty()) return;
+    processes_.insert(processes_.end(), running.begin(), running.end());
+  }
+  throw Unsupported("new processes keep getting the socket: stop who makes them");
+}
+
 TakenOut Taking::run() {
   TakenOut result;
-  result.processes = processes_;
   const auto begin = Clock::now();
   {
-    const sys::ProcessStop stopped(result.processes);
+    std::deque<sys::ProcessStop> stopped;
+    stop_all(stopped);
+    result.processes = processes_;
     Frozen frozen = freeze();
     result.snapshot = frozen.snapshot();
     file_.write(result.snapshot);

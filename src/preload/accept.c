@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* libtcpmig-preload.so: accept() and accept4() of an unmodified program return migrated connections among the others (handover/handover.h;
- * docs/architecture.md, "Programs on kernels without kernel resume"). `tcpmig exec` puts it into LD_PRELOAD. */
+ * docs/architecture.md, "Repair resume: kernels without kernel resume"). `tcpmig exec` puts it into LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -208,7 +208,7 @@ TEST_CASE("repair helper: both scopes, and the connection goes on") {
 }
 
 TEST_CASE(
-    "repair helper: gone in the middle, the connection can be committed; thawed when it is back") {
+    "repair helper: gone in the middle, the connection can be committed, thawed when it is back") {
   if (cannot_run_here()) return;
   World world;
   const Scratch scratch;
