@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What `cmake --install` installs, as its users find it; and the ABI, against abi.txt."""
+import os
 import pathlib
 import re
+import sys
 import tempfile
 import unittest
 
@@ -153,6 +155,13 @@ class Install(PackageTest):
         run("cmake", "--install", BUILD, "--prefix", self.scratch)
         self.assertTrue(run(self.scratch / "bin/tcpmig", "version").startswith("tcpmig 0.1.0 "))
         self.assertTrue((self.scratch / "include/tcpmig.h").exists())
+        if os.geteuid() != 0:
+            skip(self, "`tcpmig exec` takes root")
+        # it looks for libtcpmig-preload.so where it was installed
+        program = "import os; print(os.path.realpath(os.environ['LD_PRELOAD']))"
+        shown = run(self.scratch / "bin/tcpmig", "--config", SOURCE / "examples/tcpmig.toml", "--node", "server1", "exec", "--",
+                    sys.executable, "-c", program)
+        self.assertEqual(shown, f"{(self.scratch / 'lib/tcpmig/libtcpmig-preload.so').resolve()}\n")
 
 
 if __name__ == "__main__":
