@@ -5,10 +5,10 @@
 #include <nlohmann/json_fwd.hpp>
 #include <tcpmig/resume.hpp>
 
-#include "agent/aside.hpp"
 #include "agent/doors.hpp"
 #include "agent/openings.hpp"
 #include "agent/tickets.hpp"
+#include "sys/aside.hpp"
 
 namespace tcpmig::agent {
 
@@ -107,7 +107,7 @@ class Handoffs {
   };
   std::map<int, Asker> askers_;
   std::map<uid_t, std::size_t> askers_of_;  ///< how many
-  Aside aside_;
+  sys::Aside aside_;
   FlowMap<Waiting> waiting_;
   std::map<int, abi::flow_key> flows_;  ///< of tickets and channels
   TimePoint next_accept_;               ///< no descriptor was left

@@ -24,6 +24,7 @@
 #include "helper/askers.hpp"
 #include "helper/operations.hpp"
 #include "helper/session.hpp"
+#include "sys/aside.hpp"
 #include "sys/capability.hpp"
 #include "sys/check.hpp"
 #include "sys/errors.hpp"
@@ -36,6 +37,7 @@ namespace asio = boost::asio;
 namespace fs = std::filesystem;
 
 constexpr int kBacklog = 64;
+constexpr std::chrono::milliseconds kPause{100};
 
 /// The path, for as long as this lives: locked against a second start; nobody gets in before it is open.
 class Place {
@@ -113,10 +115,12 @@ class Server {
   void wait_for_clients();
   void accept_all();
   void receive(sys::UniqueFd client);
+  void dismiss(sys::UniqueFd client, int error);
 
   const Askers& askers_;
   const Operations operations_;
   Slots slots_;
+  sys::Aside aside_;
   asio::io_context& io_;
   asio::posix::stream_descriptor listener_;
   std::unique_ptr<asio::thread_pool> threads_;
@@ -151,24 +155,32 @@ void Server::wait_for_clients() {
 
 void Server::accept_all() {
   for (;;) {
+    aside_.run();
+    if (!aside_.is_free()) return std::this_thread::sleep_for(kPause);
     sys::UniqueFd client(::accept4(listener_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC));
     if (client) {
       receive(std::move(client));
       continue;
     }
     if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)  // out of descriptors
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      std::this_thread::sleep_for(kPause);
     return;
   }
+}
+
+/// He may have sent descriptors that take long to close.
+void Server::dismiss(sys::UniqueFd client, int error) {
+  answer(client.get(), error);
+  aside_.close(std::move(client));
 }
 
 void Server::receive(sys::UniqueFd client) {
   const uid_t user = user_of(client.get());
   if (!askers_.may_ask(client.get())) {
     spdlog::debug("user {} may not ask", user);
-    return answer(client.get(), EACCES);
+    return dismiss(std::move(client), EACCES);
   }
-  if (!slots_.take(user)) return answer(client.get(), EBUSY);
+  if (!slots_.take(user)) return dismiss(std::move(client), EBUSY);
   asio::post(*threads_, [this, user, fd = client.release()] {
     const sys::UniqueFd owned(fd);
     if (const int error = serve(fd, operations_))

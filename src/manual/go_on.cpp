@@ -83,6 +83,16 @@ void end_silently(int connection) noexcept {
   }
 }
 
+/// Nothing of ours shall get the number that the program is to find the connection at.
+void reserve(int fd) {
+  if (::fcntl(fd, F_GETFD) >= 0) return;
+  sys::UniqueFd null(sys::check("open /dev/null", ::open("/dev/null", O_RDWR | O_CLOEXEC)));
+  if (null.get() == fd)
+    static_cast<void>(null.release());
+  else
+    sys::check("dup3 to descriptor " + std::to_string(fd), ::dup3(null.get(), fd, O_CLOEXEC));
+}
+
 void require_number(int fd) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && static_cast<rlim_t>(fd) + 8 > limit.rlim_cur)
@@ -112,7 +122,10 @@ void go_on(const GoOn& wanted) {
   if (snapshot.settings) snapshot.settings->nonblocking = false;
   sys::Endpoint local = snapshot.local;
   if (wanted.local) local = {wanted.local->address, wanted.local->port.value_or(local.port)};
-  if (wanted.fd) require_number(*wanted.fd);
+  if (wanted.fd) {
+    require_number(*wanted.fd);
+    reserve(*wanted.fd);
+  }
   enter_netns(wanted.netns);
   require_executable(wanted.command);
   auto held = HeldPlace::find({local, snapshot.peer});

@@ -10,12 +10,14 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <map>
 #include <stdexcept>
 
 #include <tcpmig/freeze.hpp>
 #include <tcpmig/repair_helper.hpp>
+#include <tcpmig/resume.hpp>
 
 #include "catch.hpp"
 #include "conn/repair_helper.hpp"
@@ -212,8 +214,12 @@ TEST_CASE("repair helper: more clients than it has room for wait, and keep no ot
   const Helper helper(world.a, scratch.path("a.sock"));
   const UniqueFd fd = open_in(world.a, AF_INET, SOCK_STREAM);
   std::vector<UniqueFd> silent;
-  for (int i = 0; i < 8; ++i) silent.push_back(connect_to(helper.path()));
-  CHECK(ask_for(helper, kEnter, fd.get()) == EBUSY);
+  // one more than there is room for, where a client from before has not quite left
+  wait_until("all room is taken", [&] {
+    silent.push_back(connect_to(helper.path()));
+    return ask_for(helper, kEnter, fd.get()) == EBUSY;
+  });
+  CHECK(silent.size() >= 8);
   Nobody other(world.a, [&](int) {
     tcpmig::set_repair_helper(helper.path());
     if (!FreezeKit({}).repairs_by_helper()) throw std::runtime_error("another user was kept out");
@@ -221,6 +227,36 @@ TEST_CASE("repair helper: more clients than it has room for wait, and keep no ot
   CHECK(other.wait() == 0);
   // each has a second to say something
   wait_until("room again", [&] { return ask_for(helper, kEnter, fd.get()) == 0; });
+}
+
+TEST_CASE("repair helper: who may not ask cannot keep it busy by what he sends") {
+  if (cannot_run_here()) return;
+  World world;
+  const Scratch scratch;
+  const Helper helper(world.a, scratch.path("helper"), {"--allow-user", "daemon"});
+  Pair lingering = connect_pair(world, world.a, Family::kIpv4);  // its client does not read
+  const Bytes chunk = pattern(65'536);
+  while (::send(lingering.server.get(), chunk.data(), chunk.size(), MSG_DONTWAIT) > 0) {
+  }
+  const linger minute{1, 60};
+  REQUIRE(::setsockopt(lingering.server.get(), SOL_SOCKET, SO_LINGER, &minute, sizeof minute) == 0);
+  REQUIRE(::kill(helper.pid(), SIGSTOP) == 0);  // it shall find the descriptor in its queue
+  Nobody asker(world.a, [&](int channel) {
+    const UniqueFd helpers = connect_to(helper.path());
+    tcpmig::send_descriptor(helpers.get(), lingering.server.get(), "?");
+    lingering.server.reset();
+    say(channel, 's');
+    hear(channel);
+  });
+  lingering.server.reset();
+  CHECK(hear(asker.channel()) == 's');
+  REQUIRE(::kill(helper.pid(), SIGCONT) == 0);
+  const auto begin = std::chrono::steady_clock::now();
+  const Pair pair = connect_pair(world, world.a, Family::kIpv4);
+  CHECK(ask_for(helper, kEnter, pair.server.get()) == 0);
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+  say(asker.channel(), 'e');
+  CHECK(asker.wait() == 0);
 }
 
 TEST_CASE("repair helper: keeps one capability, starts once, and leaves nothing when told to end") {

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
-#include "agent/aside.hpp"
+#include "sys/aside.hpp"
 
 #include <atomic>
 #include <system_error>
 #include <thread>
 #include <utility>
 
-namespace tcpmig::agent {
+namespace tcpmig::sys {
 namespace {
 
 /// Nobody waits for the threads, nor could: they end with the process.
 std::atomic<std::size_t> threads = 0;
 
 /// False: there is no thread for it, and it is as it was.
-bool try_close(sys::UniqueFd& fd) noexcept {
+bool try_close(UniqueFd& fd) noexcept {
   if (threads.fetch_add(1) < Aside::kMost) try {
       std::thread([number = fd.get()] {
         {
-          const sys::UniqueFd closed(number);
+          const UniqueFd closed(number);
         }
         threads.fetch_sub(1);
       }).detach();
@@ -31,12 +31,12 @@ bool try_close(sys::UniqueFd& fd) noexcept {
 
 }  // namespace
 
-void Aside::close(sys::UniqueFd fd) {
+void Aside::close(UniqueFd fd) {
   if (fd && !try_close(fd)) waiting_.push_back(std::move(fd));
 }
 
 void Aside::run() {
-  std::erase_if(waiting_, [](sys::UniqueFd& fd) { return try_close(fd); });
+  std::erase_if(waiting_, [](UniqueFd& fd) { return try_close(fd); });
 }
 
-}  // namespace tcpmig::agent
+}  // namespace tcpmig::sys
