@@ -3,6 +3,7 @@
 
 #include <linux/bpf.h>  // the TCP states
 #include <linux/sockios.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include "conn/segment.hpp"
 #include "conn/socket_lock.hpp"
 #include "conn/socket_option.hpp"
+#include "sys/netlink.hpp"
 #include "sys/sock_diag.hpp"
 
 namespace tcpmig::helper {
@@ -76,9 +78,12 @@ Operations::Operations(const Options& options)
       raw4_(raw_socket_if_possible(true)),
       raw6_(raw_socket_if_possible(false)) {}
 
-/// Of the socket's own ends, whatever the asker says: so it hears of it, and nobody else.
+/// Of the socket's own ends, whatever the asker says: so it hears of it, and nobody else. (In IPv6 a socket may have an address that is not of this
+/// host: IPV6_FREEBIND takes no right.)
 void Operations::tell_end(const RepairRequest& request, int fd) const {
   const conn::Endpoints ends = conn::dump_endpoints(fd);
+  const auto route = sys::Netlink().route_to(ends.local.address);
+  if (!route || route->oif != static_cast<int>(::if_nametoindex("lo"))) refuse(EADDRNOTAVAIL);
   const sys::UniqueFd& raw = ends.local.address.is_ipv4() ? raw4_ : raw6_;
   if (!raw) refuse(EPERM);
   conn::give_packets(ends.peer, ends.local, conn::made_up_end(request),

@@ -20,6 +20,7 @@
 #include <tcpmig/resume.hpp>
 
 #include "catch.hpp"
+#include "conn/endpoints.hpp"
 #include "conn/repair_helper.hpp"
 #include "conn/repair_mode.hpp"
 #include "conn/repair_request.hpp"
@@ -153,6 +154,26 @@ TEST_CASE("repair helper: what is no question is refused, and the next one is an
   CHECK(ask_for(helper, {.operation = RepairOperation::kEndTimeWait}, fd.get()) == ENOENT);
   CHECK(!tcpmig::conn::is_in_repair(fd.get()));
   CHECK(ask_for(helper, kEnter, fd.get()) == 0);
+}
+
+TEST_CASE("repair helper: no packet is made up for an address that is not of this host") {
+  if (cannot_run_here()) return;
+  const World world;
+  const Scratch scratch;
+  const Helper helper(world.a, scratch.path("helper"));
+  const auto foreign = tcpmig::sys::Address::parse("2001:db8:bad::1").value();
+  const auto client = tcpmig::sys::Address::parse("2001:db8:c::1").value();
+  UniqueFd fd;
+  {
+    const auto in = world.a.enter();
+    fd = tcpmig::conn::open_in_repair({foreign, 80}, false);
+    tcpmig::conn::restore_local(fd.get(), {foreign, 80}, false);
+    tcpmig::conn::restore_peer(fd.get(), {client, 5'000}, false);
+  }
+  Sniffer sniffer(world.client);
+  CHECK(ask_for(helper, {.operation = RepairOperation::kTellEnd, .fin = 1}, fd.get()) ==
+        EADDRNOTAVAIL);
+  CHECK(sniffer.take_after_marker(world).empty());
 }
 
 TEST_CASE("repair helper: a live connection is not ended as if it were in TIME_WAIT") {
