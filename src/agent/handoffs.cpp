@@ -80,7 +80,7 @@ void Handoffs::watch(int fd, std::uint32_t events) {
 std::optional<Refusal> Handoffs::open(const Opened& opened, Arrival arrival) {
   if (waiting_.size() >= kMost) return Refusal{abi::REASON_BACKLOG_FULL, ENOBUFS};
   const abi::flow_key flow = arrival.flow;
-  const auto [entry, fresh] = waiting_.try_emplace(flow);
+  const auto entry = waiting_.try_emplace(flow).first;
   Waiting& waiting = entry->second;
   waiting = {.opened = opened,
              .arrival = std::move(arrival),

@@ -19,6 +19,7 @@
 #include "conn/socket_lock.hpp"
 #include "conn_world.hpp"
 #include "helper_bench.hpp"
+#include "host_b.hpp"
 #include "sys/check.hpp"
 #include "sys/sock_diag.hpp"
 
@@ -35,23 +36,6 @@ namespace {
 
 void require(bool good, const char* what) {
   if (!good) throw std::runtime_error(what);
-}
-
-std::uint8_t state_of(const UniqueFd& fd) { return info_of(fd.get()).tcpi_state; }
-
-Bytes read_to_end(int fd) {
-  Bytes all;
-  std::byte buffer[65'536];
-  for (;;) {
-    const ssize_t got = tcpmig::sys::check("recv", ::recv(fd, buffer, sizeof buffer, 0));
-    if (got == 0) return all;
-    all.insert(all.end(), buffer, buffer + got);
-  }
-}
-
-void limit_waiting(int fd) {
-  const timeval limit{.tv_sec = 10, .tv_usec = 0};
-  REQUIRE(::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
 }
 
 constexpr std::size_t kSending = 10'000;  // fits the first window
