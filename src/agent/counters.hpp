@@ -19,6 +19,7 @@ namespace tcpmig::agent {
   X(tickets, "tickets: connections to a listener that make its program ask for one")       \
   X(tickets_untaken, "tickets that no program has asked with")                             \
   X(strangers, "connections that were taken for tickets and are none")                     \
+  X(askers_dropped, "programs of one user that asked while too many of his already did")   \
   X(not_taken, "connections that their program did not take, or died before it had")       \
   X(old_sockets_ended, "sockets of an earlier connection with the same four-tuple, ended") \
   X(parts_asked, "missing parts asked for")                                                \

@@ -176,6 +176,7 @@ void Handoffs::accept_askers() {
     const uid_t user =
         conn::get_option<ucred>(fd.get(), SOL_SOCKET, SO_PEERCRED, "SO_PEERCRED").uid;
     if (askers_of_[user] >= kMostOfOneUser) {
+      ++counters_.askers_dropped;
       aside_.close(std::move(fd));
       continue;
     }

@@ -18,8 +18,8 @@ namespace {
 
 const std::string kRepair = "[agent]\nresume = \"repair\"\n";
 
-/// A Unix connection to the agent, as a program's library makes it; CLAIM is sent with `ticket`.
-UniqueFd claim_with(const World& world, const UniqueFd& ticket) {
+/// A Unix connection to the agent, as a program's library makes it.
+UniqueFd connected_to_agent(const World& world) {
   UniqueFd channel(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -27,6 +27,12 @@ UniqueFd claim_with(const World& world, const UniqueFd& ticket) {
                                                            sizeof address.sun_path - 1);
   sys::check("connect",
              ::connect(channel.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
+  return channel;
+}
+
+/// CLAIM is sent with `ticket`.
+UniqueFd claim_with(const World& world, const UniqueFd& ticket) {
+  UniqueFd channel = connected_to_agent(world);
   REQUIRE(handover_send(channel.get(), HANDOVER_CLAIM, ticket.get()) == 0);
   return channel;
 }
@@ -99,6 +105,26 @@ TEST_CASE("agent: nobody gets a connection but who has accepted its ticket", "[a
   CHECK(handover_receive(claim_with(world, no_socket).get(), nullptr) == HANDOVER_NOTHING);
   // a ticket's own two ends say the same of themselves, but only one of them was accepted: the wrong one
   CHECK(handover_receive(claim_with(world, stranger).get(), nullptr) == HANDOVER_STRANGER);
+}
+
+TEST_CASE("agent: one user has a share of the askers", "[agent]") {
+  if (cannot_hand_over_here()) return;
+  World world(kRepair);
+  const UniqueFd listener = world.listener();
+  world.start();
+  // they say nothing; each is forgotten after a second, so more than a share come at once
+  std::vector<UniqueFd> askers;
+  REQUIRE(sys_test::holds_within(10s, [&] {
+    for (int i = 0; i < 300; ++i) askers.push_back(connected_to_agent(world));
+    return world.counter("askers_dropped") > 0;
+  }));
+  askers.clear();
+  const Endpoint client = client4(9526);
+  world.transfer(transfer_of(client), snapshot_of(client, bytes_of(kRequest)));
+  const UniqueFd ticket = accepted(listener);
+  REQUIRE(ticket);
+  const handover_place place = exec::place_of(world.config, world.self());
+  CHECK(sys_test::holds_within(5s, [&] { return handover_claim(&place, ticket.get()) == 0; }));
 }
 
 TEST_CASE("agent: a stranger's descriptor that takes long to close holds nobody up", "[agent]") {
