@@ -280,8 +280,8 @@ static __noinline int steer_outward(frame_context *ctx, const struct packet *pac
 		return drop(SW_DROP_NO_ROUTE);
 	if (flow) {
 		reason = speak(flow, &key, packet, steering.node, packet->source_port, &owner);
-		if (!reason && is_early_sack(ctx, flow, packet, now))
-			reason = SW_DROP_EARLY_SACK;
+		if (!reason)
+			reason = keep_early_sack(ctx, flow, packet, now);
 		if (reason)
 			return drop(reason);
 		flow_note_out(flow, packet, owner, now);

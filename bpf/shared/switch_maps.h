@@ -168,6 +168,7 @@ TCPMIG_ASSERT_SIZE(struct traffic, 32);
 	X(SW_ANNOUNCED, "announced", "entries made anew by RENEW, after the table was lost") \
 	X(SW_HEARTBEAT, "heartbeat", "heartbeats of nodes answered") \
 	X(SW_SPOKE, "spoke", "owners whose first packet was forwarded") \
+	X(SW_HIDDEN_SACK, "hidden_sack", "data sent on without its SACK soon after a transfer: what that misses is still on its way to the new owner") \
 	X(SW_CLOSED, "closed", "entries closed by the owner's FIN or RST") \
 	X(SW_REOPENED, "reopened", "SYNs on a closing entry: a new connection") \
 	X(SW_SYN_LIVE, "syn_live", "SYNs on a live entry, sent to the owner") \

@@ -191,7 +191,9 @@ void read_transport(View& view, const Bytes& segment, bool whole) {
     view.seq = get32(segment, 4);
     view.ack = get32(segment, 8);
     view.flags = segment[13];
-    view.payload = tail(segment, static_cast<std::size_t>(segment[12] >> 4) * 4);
+    const std::size_t header = std::min<std::size_t>(segment.size(), (segment[12] >> 4) * 4U);
+    view.payload = tail(segment, header);
+    if (header > 20) view.options.assign(segment.begin() + 20, segment.begin() + header);
   } else if (view.protocol == kUdp) {
     view.udp_checksum = get16(segment, 6) != 0;
     view.payload = tail(segment, 8);

@@ -103,6 +103,7 @@ struct View {
   std::uint32_t seq = 0, ack = 0;
   std::uint8_t flags = 0, icmp_type = 0, icmp_code = 0;
   bool udp_checksum = false;
+  Bytes options;      ///< of TCP
   Bytes payload;      ///< after the transport header; of ICMP, the quoted packet
   std::string fault;  ///< empty: well-formed, all checksums right
 };

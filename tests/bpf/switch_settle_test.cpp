@@ -10,16 +10,18 @@ namespace {
 constexpr unsigned kGeneration = 1000;
 constexpr std::uint32_t kFirst = 0xffffff00;  // wraps in the midst of what the client sends
 
-const Counts kPasses{{"from_node", 1}}, kStays{{"drop_early_sack", 1}};
+const Counts kPasses{{"from_node", 1}}, kStays{{"drop_early_sack", 1}},
+    kGoesOnWithout{{"from_node", 1}, {"hidden_sack", 1}};
 
 const Bytes kTimestamps = {1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2};
 
-/// A block of 100 bytes that begins there.
-Bytes sack(std::uint32_t left) {
-  Bytes option = {1, 1, 5, 10};
-  for (const std::uint32_t edge : {left, left + 100})
-    for (const int shift : {24, 16, 8, 0})
-      option.push_back(static_cast<std::uint8_t>(edge >> shift & 0xff));
+/// Blocks of 100 bytes that begin there.
+Bytes sack(std::uint32_t left, unsigned blocks = 1) {
+  Bytes option = {1, 1, 5, static_cast<std::uint8_t>(2 + 8 * blocks)};
+  for (unsigned i = 0; i < blocks; ++i)
+    for (const std::uint32_t edge : {left + 300 * i, left + 300 * i + 100})
+      for (const int shift : {24, 16, 8, 0})
+        option.push_back(static_cast<std::uint8_t>(edge >> shift & 0xff));
   return option;
 }
 
@@ -45,13 +47,15 @@ void move(const World& w, std::uint32_t before, std::uint32_t between) {
         Counts{{"from_node", 1}, {"spoke", 1}});
 }
 
-Counts acknowledge(const World& w, std::uint32_t ack, const Bytes& options,
-                   std::uint8_t flags = kAck, std::size_t payload = 0) {
-  return w.s
-      .from_node(w.tcp_out(
-          2,
-          {.seq = 5000, .ack = ack, .flags = flags, .payload = Bytes(payload), .options = options}))
-      .counted;
+Result speak(const World& w, std::uint32_t ack, const Bytes& options, std::uint8_t flags = kAck,
+             std::size_t payload = 0) {
+  return w.s.from_node(w.tcp_out(
+      2,
+      {.seq = 5000, .ack = ack, .flags = flags, .payload = Bytes(payload, 7), .options = options}));
+}
+
+Counts acknowledge(const World& w, std::uint32_t ack, const Bytes& options) {
+  return speak(w, ack, options).counted;
 }
 
 }  // namespace
@@ -67,8 +71,6 @@ TEST_CASE("settle: a SACK stays while what it misses is on its way to the new ow
     CHECK(acknowledge(w, kFirst, options) == kStays);
     CHECK(acknowledge(w, end, options) == kPasses);  // what is missing is beyond
     CHECK(acknowledge(w, end + 1000, options) == kPasses);
-    CHECK(acknowledge(w, end - 1, options, kAck | kPsh, 10) == kPasses);
-    CHECK(acknowledge(w, end - 1, options, kAck | kFin) == kPasses);
   }
   const Bytes twice = sack(end - 500);  // D-SACK: nothing is missing
   CHECK(acknowledge(w, end - 450, twice) == kStays);
@@ -82,6 +84,52 @@ TEST_CASE("settle: a SACK stays while what it misses is on its way to the new ow
   // what the client sends after the first word is its business and the owner's
   w.s.from_client(w.tcp_in({.seq = end, .flags = kAck, .payload = Bytes(500)}));
   CHECK(acknowledge(w, end + 100, joined(kTimestamps, sack(kFirst + 5000))) == kPasses);
+}
+
+TEST_CASE("settle: data and a FIN go on, without the SACK that misses what is on its way") {
+  SWITCH_WORLD(w);
+  move(w, 1000, 0);
+  const std::uint32_t end = kFirst + 1000;
+  const unsigned blocks = GENERATE(1U, 2U, 3U, 4U);
+  const Bytes above = sack(end + 2000, blocks), nops(above.size(), 1);
+  struct Kind {
+    std::uint8_t flags;
+    std::size_t payload;
+  };
+  for (const auto& [flags, payload] : {Kind{kAck | kPsh, 11}, Kind{kAck | kFin, 0}}) {
+    INFO("flags " << int{flags} << ", blocks " << blocks);
+    const auto check = [&](const Bytes& before, const Bytes& after, std::uint32_t ack,
+                           const Counts& counted) {
+      const Result result = speak(w, ack, before, flags, payload);
+      CHECK(result.counted == counted);
+      REQUIRE(result.action == Action::kRedirect);
+      const View view = result.view();
+      CHECK(view.options == after);
+      CHECK(view.payload == Bytes(payload, 7));
+      CHECK((view.flags == flags && view.ack == ack));
+    };
+    check(above, nops, end - 1, kGoesOnWithout);
+    check(above, above, end, kPasses);
+    if (blocks == 4) continue;  // no room for timestamps
+    check(joined(kTimestamps, above), joined(kTimestamps, nops), end - 1, kGoesOnWithout);
+    check(joined(above, kTimestamps), joined(nops, kTimestamps), end - 1, kGoesOnWithout);
+    check(joined(kTimestamps, above), joined(kTimestamps, above), end, kPasses);
+  }
+  CHECK(speak(w, end - 1, above, kAck | kRst).counted["hidden_sack"] == 0);
+}
+
+TEST_CASE("settle: a SACK that is cut off is left as it is") {
+  SWITCH_WORLD(w);
+  move(w, 1000, 0);
+  const std::uint32_t ack = kFirst + 999;
+  const int length = GENERATE(0, 1, 2, 9, 11, 18, 26, 34, 255);
+  Bytes option = sack(kFirst + 3000);
+  option[3] = static_cast<std::uint8_t>(length);
+  for (const Bytes& options : {option, joined(kTimestamps, option)}) {
+    const Result result = speak(w, ack, options, kAck | kPsh, 11);
+    CHECK(result.counted == kPasses);
+    CHECK(result.view().options == options);
+  }
 }
 
 TEST_CASE("settle: after a client's timeout nothing stays") {

@@ -136,18 +136,6 @@ void flood_dispatcher(const TestLab& lab, const Running& running, Pace pace) {
   }
 }
 
-std::uint64_t of_netstat(const TestLab& lab, const std::string& node, const std::string& name) {
-  std::ifstream file("/proc/" + std::to_string(lab.role_pid(node)) + "/net/netstat");
-  std::string names, values;
-  std::getline(file, names);
-  std::getline(file, values);
-  std::istringstream of_names(names), of_values(values);
-  std::string key, value;
-  while (of_names >> key && of_values >> value)
-    if (key == name) return std::stoull(value);
-  throw std::runtime_error("no " + name + " in netstat");
-}
-
 }  // namespace
 
 TEST_CASE("fifty thousand forged control datagrams from every side disturb no download") {
@@ -200,7 +188,7 @@ TEST_CASE("a SYN flood: downloads finish, new clients are served by SYN cookies"
   CHECK(six.complete());
   const auto after = switch_counters(lab);
   CHECK(after.at("to_dispatcher") - before.at("to_dispatcher") > 60'000);
-  CHECK(of_netstat(lab, "dispatcher1", "SyncookiesSent") > 0);
+  CHECK(netstat(lab, "dispatcher1", "SyncookiesSent") > 0);
   CHECK(lab::wait_until(
       20s, [&] { return lab::role_number(*lab, "dispatcher1", "transferred") == served + 4; }));
 }
@@ -216,7 +204,7 @@ TEST_CASE("a connection that came by a SYN cookie is moved like any other") {
   }
   INFO(lab.logs());
   for (const bool ipv6 : {false, true}) CHECK(fetches(lab, small, ipv6));
-  CHECK(of_netstat(lab, "dispatcher1", "SyncookiesRecv") == 2);
+  CHECK(netstat(lab, "dispatcher1", "SyncookiesRecv") == 2);
   CHECK(lab::wait_until(10s,
                         [&] { return lab::role_number(*lab, "dispatcher1", "transferred") == 2; }));
   CHECK(lab::role_number(*lab, "switch1", "committed") == 2);

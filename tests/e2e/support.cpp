@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
+#include <sstream>
 #include <stdexcept>
 
 #include "agent/agent.hpp"
@@ -216,6 +217,19 @@ std::string pool_per_server(unsigned servers, const std::string& extra) {
 std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::uint64_t netstat(const TestLab& lab, const std::string& node, const std::string& name) {
+  const sys::EnterNetns inside(lab.netns(node));
+  std::ifstream file("/proc/thread-self/net/netstat");
+  std::string names, values;
+  std::getline(file, names);
+  std::getline(file, values);
+  std::istringstream of_names(names), of_values(values);
+  std::string key, value;
+  while (of_names >> key && of_values >> value)
+    if (key == name) return std::stoull(value);
+  throw std::runtime_error("no " + name + " in netstat");
 }
 
 bool skipped(const TestLab& lab) {

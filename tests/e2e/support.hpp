@@ -95,6 +95,9 @@ std::string pool_per_server(unsigned servers, const std::string& extra = {});
 
 std::string read_file(const std::filesystem::path& path);
 
+/// A number of a node's kernel, of all its sockets: TcpExt of /proc/net/netstat.
+std::uint64_t netstat(const TestLab& lab, const std::string& node, const std::string& name);
+
 /// TCPMIG_TEST_RESUME=repair: every lab forces repair resume, and its servers run under `tcpmig exec`.
 bool tests_repair();
 /// The same line for a test that needs kernel resume because it listens itself, not under `tcpmig exec`.

@@ -20,7 +20,7 @@ typedef struct {
   __u32 ifindex;
 } frame_context;
 
-enum { FRAME_TO_KERNEL = 100, FRAME_DROP, FRAME_SENT, FRAME_CAN_RESOLVE = 1 };
+enum { FRAME_TO_KERNEL = 100, FRAME_DROP, FRAME_SENT, FRAME_CAN_RESOLVE = 1, CSUM_DATA = 0 };
 
 static __u32 frame_ifindex(frame_context* frame) { return frame->ifindex; }
 
@@ -31,6 +31,14 @@ static __u32 frame_segment(frame_context* frame, const struct packet* packet) {
 /* The model's packets have no options. */
 static long frame_load(frame_context* frame, __u32 offset, void* to, __u32 length) {
   return frame && to && offset + length == 0 ? 0 : -1;
+}
+
+static long frame_store(frame_context* frame, __u32 offset, const void* from, __u32 length) {
+  return frame && from && offset + length == 0 ? 0 : -1;
+}
+
+static long frame_csum(frame_context* frame, __u8 family, __u32 offset, __u64 change, __u64 flags) {
+  return frame && family && offset && change && flags ? 0 : -1;
 }
 
 static long frame_rewrite_tcp(frame_context* frame, const struct packet* packet, bool outward,
