@@ -7,6 +7,7 @@
  * the copy is read. It is an object of its own, so that a kernel that refuses it costs only this. */
 #include <linux/bpf.h>
 #include <linux/in.h>
+#include <linux/socket.h>
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
@@ -17,9 +18,15 @@
 
 extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
 
+/* (congestion.bpf.c has one of its own, with what it fills in) */
+struct tcp_congestion_ops {
+	char name[16];
+} __attribute__((preserve_access_index));
+
 /* Set by the loader where the kernel has no bpf_rdonly_cast(). */
 const volatile __u8 copies;
 
+enum { KERNEL_TCP_NAGLE_OFF = 1, KERNEL_TCP_NAGLE_CORK = 2 }; /* include/net/tcp.h */
 enum { KERNEL_AF_INET6 = 10 }; /* include/linux/socket.h, not in the user API */
 enum { NSEC_PER_USEC = 1000, NSEC_PER_MSEC = 1000000 };
 /* include/net/tcp.h: bits of tcp_sock.ecn_flags */
@@ -161,6 +168,79 @@ static __always_inline void dump(struct tcp_sock *tp, struct tcp_dump *out)
 	out->refused = refusals(tp);
 }
 
+static __always_inline __u32 flag(__u64 flags, __u64 number, __u32 setting)
+{
+	return flags >> number & 1 ? setting : 0;
+}
+
+static __always_inline void dump_flags(struct tcp_sock *tp, struct tcp_settings *out)
+{
+	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	__u64 flags = sk->__sk_common.skc_flags;
+	__u8 nonagle = BPF_CORE_READ_BITFIELD(tp, nonagle);
+	__u8 fixed = BPF_CORE_READ_BITFIELD(sk, sk_userlocks);
+
+	out->flags =
+	    (nonagle & KERNEL_TCP_NAGLE_OFF ? DUMP_NODELAY : 0) |
+	    (nonagle & KERNEL_TCP_NAGLE_CORK ? DUMP_CORK : 0) |
+	    flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN), DUMP_KEEPALIVE) |
+	    flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_LINGER), DUMP_LINGER) |
+	    flag(flags, bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY), DUMP_ZEROCOPY) |
+	    (fixed & SOCK_SNDBUF_LOCK ? DUMP_SEND_BUFFER_FIXED : 0) |
+	    (fixed & SOCK_RCVBUF_LOCK ? DUMP_RECEIVE_BUFFER_FIXED : 0);
+}
+
+/* What IP_TTL and IPV6_UNICAST_HOPS say (net/ipv4/ip_sockglue.c, net/ipv6/ipv6_sockglue.c). */
+static __always_inline void dump_ip(struct inet_sock *inet, struct net *net, int ipv6,
+				    struct tcp_settings *out)
+{
+	struct ipv6_pinfo *pinet6;
+
+	if (ipv6 && bpf_core_field_exists(inet->pinet6)) {
+		pinet6 = inet->pinet6;
+		out->tos = BPF_CORE_READ(pinet6, tclass);
+		out->hops = BPF_CORE_READ_BITFIELD_PROBED(pinet6, hop_limit);
+		return;
+	}
+	out->tos = inet->tos;
+	out->hops = inet->uc_ttl;
+	if (out->hops < 0)
+		out->hops = BPF_CORE_READ(net, ipv4.sysctl_ip_default_ttl);
+}
+
+static __always_inline int talks_ipv6(const struct tcp_dump *state)
+{
+	return ((const __u64 *)state->peer.bytes)[0] != 0 ||
+	       ((const __u32 *)state->peer.bytes)[2] != bpf_htonl(0xffff);
+}
+
+/* After dump(). */
+static __always_inline void dump_settings(struct tcp_sock *tp, struct tcp_whole_dump *whole)
+{
+	struct inet_sock *inet = &tp->inet_conn.icsk_inet;
+	struct net *net = inet->sk.__sk_common.skc_net.net;
+	struct tcp_settings *out = &whole->settings;
+	const struct tcp_congestion_ops *congestion = tp->inet_conn.icsk_ca_ops;
+
+	__builtin_memset(out, 0, sizeof(*out));
+	dump_flags(tp, out);
+	dump_ip(inet, net, talks_ipv6(&whole->state), out);
+	out->linger = inet->sk.sk_lingertime;
+	out->keep_idle = tp->keepalive_time ?: BPF_CORE_READ(net, ipv4.sysctl_tcp_keepalive_time);
+	out->keep_interval =
+	    tp->keepalive_intvl ?: BPF_CORE_READ(net, ipv4.sysctl_tcp_keepalive_intvl);
+	out->keep_count =
+	    tp->keepalive_probes ?: BPF_CORE_READ(net, ipv4.sysctl_tcp_keepalive_probes);
+	out->user_timeout = tp->inet_conn.icsk_user_timeout;
+	out->notsent_lowat = tp->notsent_lowat;
+	out->priority = inet->sk.sk_priority;
+	out->mark = inet->sk.sk_mark;
+	out->send_buffer = inet->sk.sk_sndbuf;
+	out->receive_buffer = inet->sk.sk_rcvbuf;
+	out->peek_offset = inet->sk.sk_peek_off;
+	bpf_core_read(out->congestion, sizeof(out->congestion), &congestion->name);
+}
+
 /* Returns 0 where there is no memory. */
 static __always_inline struct tcp_sock *look_at(struct bpf_sock *sk)
 {
@@ -187,21 +267,29 @@ SEC("cgroup/getsockopt")
 int dump_socket(struct bpf_sockopt *ctx)
 {
 	struct tcp_dump *out = ctx->optval;
+	struct tcp_whole_dump *whole = ctx->optval;
 	struct tcp_sock *tp;
 
-	if (ctx->level != DUMP_LEVEL || ctx->optname != DUMP_OPTNAME)
+	if (ctx->level != DUMP_LEVEL ||
+	    (ctx->optname != DUMP_OPTNAME && ctx->optname != DUMP_WHOLE_OPTNAME))
 		return leave_alone(ctx);
 	/* An MPTCP socket says IPPROTO_MPTCP and is no tcp_sock: it keeps the kernel's ENOPROTOOPT. */
 	if (!ctx->sk || ctx->sk->protocol != IPPROTO_TCP || (void *)(out + 1) > ctx->optval_end)
+		return 1;
+	if (ctx->optname == DUMP_WHOLE_OPTNAME && (void *)(whole + 1) > ctx->optval_end)
 		return 1;
 	tp = look_at(ctx->sk);
 	if (!tp)
 		return 1;
 	dump(tp, out);
+	ctx->optlen = sizeof(*out);
+	if (ctx->optname == DUMP_WHOLE_OPTNAME && (void *)(whole + 1) <= ctx->optval_end) {
+		dump_settings(tp, whole);
+		ctx->optlen = sizeof(*whole);
+	}
 	if (copies)
 		bpf_sk_storage_delete(&copied, ctx->sk);
-	ctx->optlen = sizeof(*out);
-	barrier(); /* one 64-bit store to both would be refused */
+	barrier(); /* one 64-bit store to optlen and retval would be refused */
 	ctx->retval = 0;
 	return 1;
 }

@@ -14,7 +14,27 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* The fields of struct net and below it are read from outside of our copy of a socket: by BPF_CORE_READ. */
+struct netns_ipv4 {
+	int sysctl_tcp_keepalive_time, sysctl_tcp_keepalive_intvl; /* jiffies */
+	__u8 sysctl_tcp_keepalive_probes;
+	__u8 sysctl_ip_default_ttl;
+};
+
+struct net {
+	struct netns_ipv4 ipv4;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+/* The numbers differ between kernels: bpf_core_enum_value(). */
+enum sock_flags { SOCK_KEEPOPEN, SOCK_LINGER, SOCK_ZEROCOPY };
+
 struct sock_common {
+	unsigned long skc_flags; /* bits: enum sock_flags */
+	possible_net_t skc_net;
 	unsigned short skc_family;
 	volatile unsigned char skc_state; /* TCP_ESTABLISHED .. */
 	__be32 skc_daddr, skc_rcv_saddr;                    /* peer, local */
@@ -25,17 +45,33 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u32 sk_priority, sk_mark;
+	int sk_sndbuf, sk_rcvbuf;
+	int sk_peek_off;
+	unsigned long sk_lingertime; /* jiffies */
+	__u8 sk_userlocks : 4;       /* SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK */
+};
+
+struct ipv6_pinfo {
+	__s16 hop_limit; /* -1: the route's; a bit-field before Linux 6.8 */
+	__u8 tclass;
 };
 
 struct inet_sock {
 	struct sock sk;
+	struct ipv6_pinfo *pinet6; /* CONFIG_IPV6 */
+	__s16 uc_ttl;              /* -1: the namespace's */
+	__u8 tos;
 };
 
 struct tcp_ulp_ops;
+struct tcp_congestion_ops;
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops; /* kTLS and friends */
+	const struct tcp_congestion_ops *icsk_ca_ops;
+	__u32 icsk_user_timeout; /* milliseconds */
 };
 
 /* The bit-fields are read with BPF_CORE_READ_BITFIELD: their place differs between kernels. */
@@ -62,6 +98,10 @@ struct tcp_sock {
 	__u32 packets_out;
 	__u32 snd_cwnd, snd_ssthresh; /* segments */
 	struct tcp_options_received rx_opt;
+	__u8 nonagle : 4; /* TCP_NAGLE_OFF, TCP_NAGLE_CORK */
+	unsigned int keepalive_time, keepalive_intvl; /* jiffies; 0: the namespace's */
+	__u8 keepalive_probes;
+	__u32 notsent_lowat; /* 0: the namespace's */
 	__u8 repair : 1;
 	__u8 tcp_usec_ts : 1; /* Linux 6.7 */
 	__u8 ecn_flags;

@@ -153,6 +153,41 @@ struct tcp_dump {
 };
 TCPMIG_ASSERT_SIZE(struct tcp_dump, 120);
 
+/* the same, and what the application has set, by DUMP_WHOLE_OPTNAME; where it has set nothing, what the namespace has for that */
+enum { DUMP_WHOLE_OPTNAME = 2 };
+struct tcp_settings {
+	__u64 linger;                   /* jiffies */
+	__u32 keep_idle, keep_interval; /* jiffies */
+	__u32 user_timeout;             /* milliseconds */
+	__u32 notsent_lowat;            /* bytes */
+	__u32 priority, mark;
+	__u32 send_buffer, receive_buffer; /* bytes, as SO_SNDBUF says */
+	__s32 peek_offset;                 /* SO_PEEK_OFF; -1: none */
+	__u32 flags;                       /* enum dump_setting */
+	__s16 hops;                        /* TTL, or hop limit; -1: as the route has it (IPv6) */
+	__u8 tos;                          /* or traffic class */
+	__u8 keep_count;
+	char congestion[16];
+	__u8 pad[4];
+};
+TCPMIG_ASSERT_SIZE(struct tcp_settings, 72);
+
+enum dump_setting {
+	DUMP_NODELAY = 1,
+	DUMP_CORK = 2,
+	DUMP_KEEPALIVE = 4,
+	DUMP_LINGER = 8,
+	DUMP_ZEROCOPY = 16,
+	DUMP_SEND_BUFFER_FIXED = 32,
+	DUMP_RECEIVE_BUFFER_FIXED = 64,
+};
+
+struct tcp_whole_dump {
+	struct tcp_dump state;
+	struct tcp_settings settings;
+};
+TCPMIG_ASSERT_SIZE(struct tcp_whole_dump, 192);
+
 enum dump_refusal {
 	DUMP_OUT_OF_ORDER = 1, /* something has come after a gap: a request is moved all the same (the client sends that again) */
 	DUMP_URGENT = 2,

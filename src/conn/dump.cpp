@@ -13,10 +13,13 @@
 
 namespace tcpmig::conn {
 
-std::optional<Dump> dump_by_program(int fd) {
-  Dump dump{.knows_ts_recent = true};
-  socklen_t length = sizeof(dump.state);
-  if (::getsockopt(fd, abi::DUMP_LEVEL, abi::DUMP_OPTNAME, &dump.state, &length) == 0) return dump;
+std::optional<Dump> dump_by_program(int fd, Scope scope) {
+  const bool whole = scope == Scope::kWhole;
+  abi::tcp_whole_dump dump{};
+  socklen_t length = whole ? sizeof(dump) : sizeof(dump.state);
+  const int name = whole ? int{abi::DUMP_WHOLE_OPTNAME} : int{abi::DUMP_OPTNAME};
+  if (::getsockopt(fd, abi::DUMP_LEVEL, name, &dump, &length) == 0)
+    return Dump{dump.state, true, whole ? std::optional(dump.settings) : std::nullopt};
   // what TCP (IPv4, IPv6) and other protocols say to a level they do not know
   if (errno == ENOPROTOOPT || errno == EOPNOTSUPP) return std::nullopt;
   sys::check("getsockopt dump", -1);

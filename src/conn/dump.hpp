@@ -19,11 +19,12 @@ namespace tcpmig::conn {
 struct Dump {
   abi::tcp_dump state{};
   bool knows_ts_recent = false;
+  std::optional<abi::tcp_settings> settings = {};  ///< only of a whole dump by the program
 };
 
 /// One getsockopt, answered by bpf/dump.bpf.c. nullopt: this socket is not in the program's cgroup
-/// (it was made before the process entered), or is not TCP.
-std::optional<Dump> dump_by_program(int fd);
+/// (it was made before the process entered), or is not TCP. Scope::kWhole: with the settings.
+std::optional<Dump> dump_by_program(int fd, Scope scope = Scope::kRequest);
 /// The plain recipe: TCP_REPAIR and a dozen system calls. What it cannot see: MD5 keys, data
 /// after a gap while other data waits to be read, accurate ECN, and urgent data with SO_OOBINLINE. In `silence` afterwards, unless it is
 /// refused for something that has no TCP_REPAIR.

@@ -81,21 +81,27 @@ int peek_offset(int fd) {
   return offset;
 }
 
-void refuse_what_only_the_socket_knows(int fd, const abi::tcp_dump& state) {
-  if (peek_offset(fd) >= 0) throw Unsupported("the application peeks by SO_PEEK_OFF");
-  const bool in_flight = state.snd_una != state.write_seq;
-  if (in_flight && conn::get_option<int>(fd, SOL_SOCKET, SO_ZEROCOPY, "getsockopt SO_ZEROCOPY"))
+bool sends_without_copying(int fd, const Dump& dump) {
+  if (dump.settings) return (dump.settings->flags & abi::DUMP_ZEROCOPY) != 0;
+  return conn::get_option<int>(fd, SOL_SOCKET, SO_ZEROCOPY, "getsockopt SO_ZEROCOPY") != 0;
+}
+
+void refuse_what_only_the_socket_knows(int fd, const Dump& dump) {
+  if ((dump.settings ? dump.settings->peek_offset : peek_offset(fd)) >= 0)
+    throw Unsupported("the application peeks by SO_PEEK_OFF");
+  const bool in_flight = dump.state.snd_una != dump.state.write_seq;
+  if (in_flight && sends_without_copying(fd, dump))
     throw Unsupported("the application sends without copying (SO_ZEROCOPY), and is not done");
 }
 
 void refuse_what_cannot_be_carried(int fd, const Dump& dump) {
   if (const auto reason = conn::refusal(dump.state, Scope::kWhole)) throw Unsupported(*reason);
-  refuse_what_only_the_socket_knows(fd, dump.state);
+  refuse_what_only_the_socket_knows(fd, dump);
 }
 
 /// For a whole freeze, in `silence` from then on.
 Dump dump_in_silence(int fd, std::optional<conn::SilentVisit>& silence, const FreezeKit& kit) {
-  auto known = kit.has_dump_program() ? conn::dump_by_program(fd) : std::nullopt;
+  auto known = kit.has_dump_program() ? conn::dump_by_program(fd, Scope::kWhole) : std::nullopt;
   Dump dump = known ? *known : conn::dump_by_repair(fd, silence);
   refuse_what_cannot_be_carried(fd, dump);
   if (known) {
@@ -212,7 +218,9 @@ struct FreezeAccess {
     state->snapshot = conn::to_snapshot(dump, {});
     Snapshot& snapshot = state->snapshot;
     add_send_queue(fd.get(), dump, snapshot);
-    snapshot.settings = conn::dump_settings(fd.get(), !snapshot.local.address.is_ipv4());
+    const bool ipv6 = !snapshot.local.address.is_ipv4();
+    snapshot.settings = dump.settings ? conn::dump_settings(fd.get(), ipv6, *dump.settings)
+                                      : conn::dump_settings(fd.get(), ipv6);
     std::vector<std::byte> received;
     received.reserve(consumed.size() + waiting.size());
     received.insert(received.end(), consumed.begin(), consumed.end());

@@ -10,8 +10,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <iterator>
 #include <limits>
 
+#include "conn/dump.hpp"
 #include "conn/repair_helper.hpp"
 #include "conn/socket_option.hpp"
 
@@ -19,6 +21,7 @@ namespace tcpmig::conn {
 namespace {
 
 constexpr int kEcnBits = 3;  // RFC 3168, 5: the low two bits of the traffic class
+constexpr std::uint32_t kMostSeconds = 32'767, kMostProbes = 127;  // include/net/tcp.h
 
 std::uint32_t number(int fd, int level, int name, const char* what) {
   return static_cast<std::uint32_t>(get_option<int>(fd, level, name, what));
@@ -29,14 +32,32 @@ std::uint32_t settable(std::uint32_t value, std::uint32_t most) {
   return value <= most ? value : 0;
 }
 
+bool is_nonblocking(int fd) {
+  return (sys::check("fcntl F_GETFL", ::fcntl(fd, F_GETFL)) & O_NONBLOCK) != 0;
+}
+
+/// The kernel's HZ, which it tells nobody: what a second is on a socket of our own. 0: the dump program does not answer here.
+std::uint32_t jiffies_per_second() {
+  static const std::uint32_t known = [] {
+    const UniqueFd probe(
+        sys::check("socket", ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP)));
+    set_option(probe.get(), IPPROTO_TCP, TCP_KEEPINTVL, 1, "setsockopt TCP_KEEPINTVL");
+    const auto dump = dump_by_program(probe.get(), Scope::kWhole);
+    return dump ? dump->settings.value().keep_interval : 0;
+  }();
+  return known;
+}
+
+int dump_hops(int fd, bool ipv6) {
+  return ipv6 ? get_option<int>(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, "getsockopt IPV6_UNICAST_HOPS")
+              : get_option<int>(fd, IPPROTO_IP, IP_TTL, "getsockopt IP_TTL");
+}
+
 void dump_ip(int fd, bool ipv6, SocketSettings& settings) {
   const int tos = ipv6 ? get_option<int>(fd, IPPROTO_IPV6, IPV6_TCLASS, "getsockopt IPV6_TCLASS")
                        : get_option<int>(fd, IPPROTO_IP, IP_TOS, "getsockopt IP_TOS");
-  const int hops =
-      ipv6 ? get_option<int>(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, "getsockopt IPV6_UNICAST_HOPS")
-           : get_option<int>(fd, IPPROTO_IP, IP_TTL, "getsockopt IP_TTL");
   settings.tos = static_cast<std::uint8_t>(tos & ~kEcnBits);
-  settings.hops = static_cast<std::uint8_t>(hops);
+  settings.hops = static_cast<std::uint8_t>(dump_hops(fd, ipv6));
 }
 
 void dump_buffers(int fd, SocketSettings& settings) {
@@ -104,18 +125,18 @@ void restore_congestion(int fd, const std::string& name) {
 
 SocketSettings dump_settings(int fd, bool ipv6) {
   SocketSettings settings;
-  settings.nonblocking = (sys::check("fcntl F_GETFL", ::fcntl(fd, F_GETFL)) & O_NONBLOCK) != 0;
+  settings.nonblocking = is_nonblocking(fd);
   settings.nodelay = number(fd, IPPROTO_TCP, TCP_NODELAY, "getsockopt TCP_NODELAY") != 0;
   settings.cork = number(fd, IPPROTO_TCP, TCP_CORK, "getsockopt TCP_CORK") != 0;
   settings.keepalive = number(fd, SOL_SOCKET, SO_KEEPALIVE, "getsockopt SO_KEEPALIVE") != 0;
   const auto end = get_option<linger>(fd, SOL_SOCKET, SO_LINGER, "getsockopt SO_LINGER");
   if (end.l_onoff != 0) settings.linger = static_cast<std::uint32_t>(end.l_linger);
   settings.keep_idle =
-      settable(number(fd, IPPROTO_TCP, TCP_KEEPIDLE, "getsockopt TCP_KEEPIDLE"), 32'767);
+      settable(number(fd, IPPROTO_TCP, TCP_KEEPIDLE, "getsockopt TCP_KEEPIDLE"), kMostSeconds);
   settings.keep_interval =
-      settable(number(fd, IPPROTO_TCP, TCP_KEEPINTVL, "getsockopt TCP_KEEPINTVL"), 32'767);
+      settable(number(fd, IPPROTO_TCP, TCP_KEEPINTVL, "getsockopt TCP_KEEPINTVL"), kMostSeconds);
   settings.keep_count =
-      settable(number(fd, IPPROTO_TCP, TCP_KEEPCNT, "getsockopt TCP_KEEPCNT"), 127);
+      settable(number(fd, IPPROTO_TCP, TCP_KEEPCNT, "getsockopt TCP_KEEPCNT"), kMostProbes);
   settings.user_timeout = number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, "getsockopt TCP_USER_TIMEOUT");
   settings.notsent_lowat =
       number(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, "getsockopt TCP_NOTSENT_LOWAT");
@@ -124,6 +145,34 @@ SocketSettings dump_settings(int fd, bool ipv6) {
   settings.congestion = dump_congestion(fd);
   dump_ip(fd, ipv6, settings);
   dump_buffers(fd, settings);
+  return settings;
+}
+
+SocketSettings dump_settings(int fd, bool ipv6, const abi::tcp_settings& known) {
+  const std::uint32_t second = jiffies_per_second();
+  if (second == 0) return dump_settings(fd, ipv6);
+  const auto has = [&](unsigned flag) { return (known.flags & flag) != 0; };
+  SocketSettings settings;
+  settings.nonblocking = is_nonblocking(fd);
+  settings.nodelay = has(abi::DUMP_NODELAY);
+  settings.cork = has(abi::DUMP_CORK);
+  settings.keepalive = has(abi::DUMP_KEEPALIVE);
+  if (has(abi::DUMP_LINGER)) settings.linger = static_cast<std::uint32_t>(known.linger / second);
+  settings.keep_idle = settable(known.keep_idle / second, kMostSeconds);
+  settings.keep_interval = settable(known.keep_interval / second, kMostSeconds);
+  settings.keep_count = settable(known.keep_count, kMostProbes);
+  settings.user_timeout = known.user_timeout;
+  settings.notsent_lowat = known.notsent_lowat;
+  settings.priority = known.priority;
+  settings.mark = known.mark;
+  const auto* end = std::find(std::begin(known.congestion), std::end(known.congestion), '\0');
+  settings.congestion.assign(std::begin(known.congestion), end);
+  settings.tos = static_cast<std::uint8_t>(known.tos & ~kEcnBits);
+  settings.hops = static_cast<std::uint8_t>(known.hops >= 0 ? known.hops : dump_hops(fd, ipv6));
+  settings.send_buffer = known.send_buffer;
+  settings.receive_buffer = known.receive_buffer;
+  settings.send_buffer_fixed = has(abi::DUMP_SEND_BUFFER_FIXED);
+  settings.receive_buffer_fixed = has(abi::DUMP_RECEIVE_BUFFER_FIXED);
   return settings;
 }
 

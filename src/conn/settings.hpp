@@ -4,6 +4,8 @@
 
 #include <tcpmig/snapshot.hpp>
 
+#include "shared/node_maps.h"
+
 namespace tcpmig::conn {
 
 /// The name of a socket's congestion control.
@@ -11,8 +13,10 @@ std::string dump_congestion(int fd);
 /// Chooses it; one that this system has not, and the empty name, leave what there is.
 void restore_congestion(int fd, const std::string& name);
 
-/// What the application has set on a socket. `ipv6`: an AF_INET6 socket.
+/// What the application has set on a socket. `ipv6`: it talks IPv6.
 SocketSettings dump_settings(int fd, bool ipv6);
+/// The same from what the dump program has said of it, by one or two system calls instead of some twenty.
+SocketSettings dump_settings(int fd, bool ipv6, const abi::tcp_settings& known);
 /// After the sent bytes are in the queue and before the unsent ones: TCP_CORK holds back what follows it, TCP_NODELAY sends what is there. A
 /// congestion control that this system has not stays the system's own.
 void restore_settings(int fd, bool ipv6, const SocketSettings& settings);

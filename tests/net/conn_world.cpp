@@ -23,6 +23,7 @@
 
 #include <tcpmig/resume.hpp>
 
+#include "conn/cgroup.hpp"
 #include "sys/check.hpp"
 #include "sys/netlink.hpp"
 
@@ -111,6 +112,14 @@ bool cannot_run_here() {
 }
 
 std::string cgroup_name() { return "tmt-conn-" + std::to_string(::getpid()); }
+
+bool has_cgroup2() {
+  std::ifstream mounts("/proc/mounts");
+  const std::string text{std::istreambuf_iterator<char>(mounts), {}};
+  if (tcpmig::conn::find_cgroup2(text)) return true;
+  std::cout << "SKIPPED: no cgroup v2 here" << std::endl;
+  return false;
+}
 
 tcpmig::FreezeKit::Options kit_options(bool by_program) {
   return {.use_dump_program = by_program, .cgroup_name = cgroup_name(), .keep_window_small = false};

@@ -32,6 +32,8 @@ namespace conn_test {
 
 /// Prints why this machine cannot run the test, and returns true.
 bool cannot_run_here();
+/// Else prints why the dump program cannot be used.
+bool has_cgroup2();
 /// A cgroup name of this test's own.
 std::string cgroup_name();
 /// A kit that dumps by one of the two recipes, and leaves windows as they are.

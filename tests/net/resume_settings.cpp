@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 // What goes with a connection besides its bytes, and what stands in the way of a resume.
+#include <fcntl.h>
 #include <linux/bpf.h>  // the TCP states
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,11 +16,15 @@
 #include <tcpmig/resume.hpp>
 
 #include "catch.hpp"
+#include "conn/cgroup_programs.hpp"
+#include "conn/dump.hpp"
+#include "conn/settings.hpp"
 #include "conn/socket_lock.hpp"
 #include "host_b.hpp"
 #include "sys/unique_fd.hpp"
 
 using namespace conn_test;
+using namespace tcpmig::conn;
 using tcpmig::FreezeKit;
 using tcpmig::Frozen;
 using tcpmig::Scope;
@@ -37,6 +43,12 @@ int get(const UniqueFd& fd, int level, int name) {
   socklen_t length = sizeof value;
   REQUIRE(::getsockopt(fd.get(), level, name, &value, &length) == 0);
   return value;
+}
+
+void write_sysctl(const std::string& name, int value) {
+  std::ofstream file("/proc/sys/" + name);
+  file << value << std::flush;
+  REQUIRE(file);
 }
 
 struct Setting {
@@ -108,6 +120,57 @@ TEST_CASE("resume: what the application has set on its socket goes with it, each
       CHECK(talk(pair.client.get(), resumed.get(), 10'000));
       const linger off{};
       REQUIRE(::setsockopt(resumed.get(), SOL_SOCKET, SO_LINGER, &off, sizeof off) == 0);
+    }
+  }
+}
+
+TEST_CASE("the dump program says of the settings what getsockopt says, each alone and all") {
+  if (cannot_run_here() || !has_cgroup2()) return;
+  const bool by_copy = GENERATE(false, true);
+  if (!by_copy && dumps_by_copy()) return;  // the kernel has no other way
+  World world;
+  CgroupPrograms programs(cgroup_name());
+  REQUIRE_NOTHROW(programs.attach_dump(by_copy));
+  const auto enter = world.a.enter();  // keep-alive's defaults are the namespace's
+  write_sysctl("net/ipv4/tcp_keepalive_time", 1'234);
+  write_sysctl("net/ipv4/tcp_keepalive_probes", 5);
+  write_sysctl("net/ipv4/ip_default_ttl", 44);
+  int offset = 0;  // TCP has it since Linux 6.9
+  socklen_t length = sizeof offset;
+  const bool can_peek_at_offset =
+      ::getsockopt(connect_pair(world, world.a, Family::kIpv4).server.get(), SOL_SOCKET,
+                   SO_PEEK_OFF, &offset, &length) == 0;
+  for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped}) {
+    auto all = settings_of(family);
+    all.push_back({IPPROTO_TCP, TCP_CORK, 1});
+    all.push_back({SOL_SOCKET, SO_ZEROCOPY, 1});
+    if (can_peek_at_offset) all.push_back({SOL_SOCKET, SO_PEEK_OFF, 7});
+    for (std::size_t only = 0; only <= all.size() + 1; ++only) {
+      CAPTURE(static_cast<int>(family), by_copy, only);
+      const Pair pair = connect_pair(world, world.a, family);
+      const int fd = pair.server.get();
+      for (std::size_t i = 0; i < all.size(); ++i)
+        if (only == i || only == all.size())
+          set(pair.server, all[i].level, all[i].name, all[i].value);
+      if (only == all.size()) {
+        const linger at_once{1, 9};
+        REQUIRE(::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
+        REQUIRE(::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) == 0);
+        REQUIRE(::fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+      }
+      const bool ipv6 = family == Family::kIpv6;
+      const auto dump = dump_by_program(fd, Scope::kWhole);
+      REQUIRE((dump && dump->settings));
+      const tcpmig::SocketSettings said = dump_settings(fd, ipv6, *dump->settings);
+      const tcpmig::SocketSettings truth = dump_settings(fd, ipv6);
+      CHECK(said == truth);
+      CHECK(said.congestion == truth.congestion);
+      CHECK((dump->settings->flags & tcpmig::abi::DUMP_ZEROCOPY) / tcpmig::abi::DUMP_ZEROCOPY ==
+            static_cast<unsigned>(get(pair.server, SOL_SOCKET, SO_ZEROCOPY)));
+      if (can_peek_at_offset)
+        CHECK(dump->settings->peek_offset == get(pair.server, SOL_SOCKET, SO_PEEK_OFF));
+      else
+        CHECK(dump->settings->peek_offset == -1);
     }
   }
 }
