@@ -53,9 +53,10 @@ class ResumeKit {
 /// IPV6_FREEBIND); connect() wants that much. No packet leaves before everything is restored. Then what was not sent is sent, and where the
 /// peer may have more to say (bytes that it has not acknowledged), or waits for an acknowledgement, a window probe asks and acknowledges; else one
 /// pure ACK may be sent by the kernel when it likes.
-/// That the peer has closed, and that it has acknowledged our FIN, a kernel learns from a packet only: one is made up in the peer's name and
-/// given to `deliver` (a TUN device, say); empty: to raw_delivery().
-/// What is not carried: the congestion window and ECN without a kit, the round-trip time, ts_recent (docs/kernel-notes.md), and of what an application sets all that
+/// That the peer has closed, that it has acknowledged our FIN, and what its clock has shown last (ts_recent), a kernel learns from a packet only: one is
+/// made up in the peer's name and given to `deliver` (a TUN device, say); empty: to raw_delivery(). The clock alone is not told where that takes a
+/// right that is not here.
+/// What is not carried: the congestion window and ECN without a kit, the round-trip time (docs/kernel-notes.md), and of what an application sets all that
 /// SocketSettings does not name (SO_RCVLOWAT, timeouts of its calls, TCP_LINGER2, ..).
 /// Throws std::invalid_argument on a snapshot that contradicts itself, std::system_error or std::runtime_error naming the step that failed; the
 /// connection is then closed without a packet, and may be resumed again. (But where a repair helper ended in the middle and for more than 3 s, the peer

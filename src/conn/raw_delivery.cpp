@@ -3,7 +3,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <memory>
 
 #include <tcpmig/resume.hpp>
@@ -40,6 +42,24 @@ std::array<std::byte, sizeof(tcphdr)> made_up_end(const RepairRequest& request) 
   tcp.window = htons(request.window);
   // No timestamp: what the peer's clock shows is not known, and one that is too old would be dropped.
   return std::bit_cast<std::array<std::byte, sizeof tcp>>(tcp);
+}
+
+std::array<std::byte, sizeof(tcphdr) + 12> made_up_clock(const Snapshot& snapshot) {
+  constexpr std::size_t kSize = sizeof(tcphdr) + 12;  // with NOP NOP TIMESTAMPS
+  tcphdr tcp{};
+  tcp.doff = kSize / 4;
+  tcp.ack = 1;
+  tcp.seq = htonl(snapshot.rcv_nxt.value);
+  tcp.ack_seq = htonl(snapshot.snd_una.value);
+  const unsigned scale = snapshot.wscale ? snapshot.wscale->snd : 0;
+  tcp.window = htons(static_cast<std::uint16_t>(std::min(snapshot.snd_wnd >> scale, 0xffffU)));
+  const Timestamps clock = snapshot.timestamps.value_or(Timestamps{});
+  const std::array<std::uint32_t, 3> option{htonl(0x0101080a), htonl(clock.ts_recent.value_or(0)),
+                                            htonl(clock.tsval_now)};
+  std::array<std::byte, kSize> segment{};
+  std::memcpy(segment.data(), &tcp, sizeof tcp);
+  std::memcpy(segment.data() + sizeof tcp, option.data(), sizeof option);
+  return segment;
 }
 
 }  // namespace conn

@@ -7,6 +7,7 @@
 #include <linux/tcp.h>
 
 #include <tcpmig/address.hpp>
+#include <tcpmig/snapshot.hpp>
 
 #include "conn/repair_request.hpp"
 #include "sys/unique_fd.hpp"
@@ -21,5 +22,8 @@ void send_raw(int raw_fd, const Address& local, std::span<const std::byte> packe
 
 /// The TCP header that says what kTellEnd says; no ports and no checksum yet.
 std::array<std::byte, sizeof(tcphdr)> made_up_end(const RepairRequest& request);
+
+/// The TCP header of the peer's latest word, a bare acknowledgement: its clock, and nothing that is not known. Its timestamps are known.
+std::array<std::byte, sizeof(tcphdr) + 12> made_up_clock(const Snapshot& snapshot);
 
 }  // namespace tcpmig::conn

@@ -124,6 +124,13 @@ void deliver_end(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
                      conn::kLongHelperPatience);
 }
 
+/// TCP_REPAIR has no way to say what the peer's clock has shown last. A bare acknowledgement of the peer says it: without, we should echo 0
+/// until the peer speaks (RFC 7323, 4.1), and take old duplicates for new (5). The numbers are those that both sides know, so nothing is answered.
+void tell_clock(const Snapshot& snapshot, const sys::Endpoint& here, const Deliver& deliver) {
+  if (!deliver || !snapshot.timestamps || !snapshot.timestamps->ts_recent) return;
+  conn::give_packets(snapshot.peer, here, conn::made_up_clock(snapshot), deliver);
+}
+
 /// The peer's FIN came before ours, if that has come: it tells LAST_ACK from CLOSING.
 bool peer_closed_first(const Snapshot& snapshot) {
   return snapshot.state == TcpState::kCloseWait || snapshot.state == TcpState::kLastAck;
@@ -156,9 +163,10 @@ void require_taken(int fd, const Snapshot& snapshot) {
   throw std::runtime_error("the kernel has not taken the packet that ends the peer's direction");
 }
 
-/// In repair, the send queue selected.
+/// In repair, the send queue selected. The peer's clock first: our FIN echoes it.
 void restore_first_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
                         const Deliver& deliver) {
+  tell_clock(snapshot, here, deliver);
   if (peer_closed_first(snapshot)) {
     deliver_end(fd, snapshot, here, deliver);
     require_taken(fd, snapshot);
@@ -182,12 +190,15 @@ void end_silently(int fd) noexcept {
   }
 }
 
-/// Empty: a helper does it.
-Deliver raw_delivery_or_helper(const sys::Endpoint& here) {
+/// Empty: a helper does what must be done. (To tell the peer's clock need not.)
+Deliver raw_delivery_or_helper(const Snapshot& snapshot, const sys::Endpoint& here) {
+  const bool tells_clock = snapshot.timestamps && snapshot.timestamps->ts_recent;
+  if (!needs_a_packet(snapshot) && !tells_clock) return {};
   try {
     return raw_delivery(here);
   } catch (const std::system_error& error) {
-    if (error.code().value() != EPERM || !conn::has_repair_helper()) throw;
+    const bool can_do_without = !needs_a_packet(snapshot) || conn::has_repair_helper();
+    if (error.code().value() != EPERM || !can_do_without) throw;
   }
   return {};
 }
@@ -232,8 +243,7 @@ void finish_resume(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
 sys::UniqueFd repair_resume(const Snapshot& snapshot, std::optional<sys::Endpoint> local,
                             const Deliver& deliver, const ResumeKit* kit) {
   const sys::Endpoint here = local.value_or(snapshot.local);
-  const Deliver give =
-      deliver || !needs_a_packet(snapshot) ? deliver : raw_delivery_or_helper(here);  // may throw
+  const Deliver give = deliver ? deliver : raw_delivery_or_helper(snapshot, here);  // may throw
   sys::UniqueFd socket = conn::resume_in_repair(snapshot, here, give, kit);
   conn::finish_resume(socket.get(), snapshot, here, give);
   return socket;

@@ -175,6 +175,31 @@ TEST_CASE("the dump program says of the settings what getsockopt says, each alon
   }
 }
 
+TEST_CASE("resume: the peer's clock is known before the peer speaks again") {
+  if (cannot_run_here() || !has_cgroup2()) return;
+  World world;
+  FreezeKit kit(kit_options(true));
+  for (const Family family : {Family::kIpv4, Family::kIpv6, Family::kMapped})
+    for (const bool peer_closed : {false, true}) {
+      CAPTURE(static_cast<int>(family), peer_closed);
+      world.route_to(world.a);
+      Pair pair = connect_pair(world, world.a, family);
+      REQUIRE(talk(pair.client.get(), pair.server.get(), 20'000));
+      if (peer_closed) {
+        ::shutdown(pair.client.get(), SHUT_WR);
+        wait_until("the FIN", [&] { return state_of(pair.server) == BPF_TCP_CLOSE_WAIT; });
+      }
+      Frozen frozen = tcpmig::freeze(std::move(pair.server), {}, kit, Scope::kWhole);
+      const auto clock = frozen.snapshot().timestamps.value().ts_recent.value();
+      const UniqueFd resumed = HostB(world, kit).resume(frozen);
+      frozen.commit();
+      wait_until("what was made up",
+                 [&] { return dump_by_program(resumed.get()).value().state.ts_recent != 0; });
+      CHECK(dump_by_program(resumed.get()).value().state.ts_recent == clock);
+      CHECK(state_of(resumed) == (peer_closed ? BPF_TCP_CLOSE_WAIT : BPF_TCP_ESTABLISHED));
+    }
+}
+
 TEST_CASE("resume: what is corked stays back until it is let go") {
   if (cannot_run_here()) return;
   World world;
