@@ -84,9 +84,8 @@ bool tests_repair() {
   return way != nullptr && std::string(way) == "repair";
 }
 
-bool skipped_in_repair() {
-  if (tests_repair())
-    std::cout << "SKIPPED: its server is the test itself, not under tcpmig exec\n";
+bool skipped_in_repair(const std::string& why) {
+  if (tests_repair()) std::cout << "SKIPPED: " << why << '\n';
   return tests_repair();
 }
 

@@ -100,8 +100,8 @@ std::uint64_t netstat(const TestLab& lab, const std::string& node, const std::st
 
 /// TCPMIG_TEST_RESUME=repair: every lab forces repair resume, and its servers run under `tcpmig exec`.
 bool tests_repair();
-/// The same line for a test that needs kernel resume because it listens itself, not under `tcpmig exec`.
-bool skipped_in_repair();
+/// The same line for a test that is about kernel resume alone; `why` completes it.
+bool skipped_in_repair(const std::string& why);
 
 /// Prints the line that CTest takes for a skipped test when this machine cannot do the kernel
 /// resume (found by probing).
