@@ -17,59 +17,6 @@ std::span<const std::byte> tagged_part(const abi::wire_header& header) {
   return std::as_bytes(std::span(&header, 1)).first(abi::WIRE_TAGGED);
 }
 
-/// RFC 1071 sum, folded, not complemented, in network order.
-std::uint16_t checksum(std::span<const std::byte> bytes) {
-  std::uint64_t sum = 0;
-  for (std::size_t i = 0; i < bytes.size(); i += 2) {
-    const unsigned high = std::to_integer<unsigned>(bytes[i]);
-    const unsigned low = i + 1 < bytes.size() ? std::to_integer<unsigned>(bytes[i + 1]) : 0;
-    sum += high << 8 | low;
-  }
-  while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint16_t>(sum);
-}
-
-std::uint8_t option_bits(const Snapshot& snapshot) {
-  unsigned bits = 0;
-  if (snapshot.wscale) bits |= abi::WIRE_OPT_WSCALE;
-  if (snapshot.sack) bits |= abi::WIRE_OPT_SACK;
-  if (snapshot.timestamps) bits |= abi::WIRE_OPT_TIMESTAMPS;
-  if (snapshot.timestamps && snapshot.timestamps->microseconds) bits |= abi::WIRE_OPT_USEC_TS;
-  if (snapshot.ecn) bits |= abi::WIRE_OPT_ECN;
-  return static_cast<std::uint8_t>(bits);
-}
-
-/// All that the parts of one transfer have in common.
-abi::wire_header common_header(const Transfer& transfer, const Snapshot& snapshot) {
-  abi::wire_header header{};
-  header.sender = htons(transfer.sender);
-  header.target = htons(transfer.target);
-  header.lane = transfer.lane;
-  if (snapshot.peer_closed()) header.flags = abi::WIRE_FLAG_CLIENT_FIN;
-  header.family = transfer.client.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
-  header.service = htons(transfer.service);
-  header.generation = htonl(transfer.generation);
-  header.client = transfer.client.address.raw();
-  header.client_port = htons(transfer.client.port);
-  header.target_port = htons(transfer.target_port);
-  header.total_length = htonl(static_cast<std::uint32_t>(snapshot.received.size()));
-  header.rcv_nxt = htonl(snapshot.rcv_nxt.value);
-  header.snd_nxt = htonl(snapshot.snd_nxt.value);
-  header.snd_wnd = htonl(snapshot.snd_wnd);
-  header.mss = htons(snapshot.mss);
-  header.options = option_bits(snapshot);
-  if (snapshot.wscale) {
-    header.snd_wscale = snapshot.wscale->snd;
-    header.rcv_wscale = snapshot.wscale->rcv;
-  }
-  if (snapshot.timestamps) {
-    header.tsval_now = htonl(snapshot.timestamps->tsval_now);
-    header.ts_recent = htonl(snapshot.timestamps->ts_recent.value_or(0));
-  }
-  header.srtt_us = htonl(snapshot.srtt_us);
-  return header;
-}
-
 enum TagKind : unsigned { kSwitchTag = 1, kTargetTag = 2 };
 
 /// Which tags a message of `type` by `sender` carries (bpf/shared/wire.h).
@@ -139,31 +86,6 @@ Generation first_generation() {
   using namespace std::chrono;
   const auto ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
   return static_cast<Generation>(ms / abi::GENERATION_CLOCK_MS) & abi::GENERATION_MASK;
-}
-
-std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot) {
-  const std::size_t total = snapshot.received.size();
-  if (total > abi::WIRE_SNAPSHOT_MAX)
-    throw std::length_error("the connection holds more received bytes than a transfer carries");
-  const bool ipv4 = transfer.client.address.is_ipv4();
-  const std::size_t room = ipv4 ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
-  const std::size_t parts = std::max<std::size_t>(1, (total + room - 1) / room);
-  const abi::wire_header common = common_header(transfer, snapshot);
-  const Seq start = snapshot.rcv_nxt - static_cast<std::uint32_t>(total);
-  std::vector<Outgoing> messages;
-  messages.reserve(parts);
-  for (std::size_t part = 0; part < parts; ++part) {
-    const std::size_t offset = part * room;
-    Outgoing message{common,
-                     std::span(snapshot.received).subspan(offset, std::min(room, total - offset))};
-    message.header.type = part + 1 == parts ? abi::WIRE_COMMIT : abi::WIRE_DATA;
-    message.header.part = htons(static_cast<std::uint16_t>(part));
-    message.header.parts = htons(static_cast<std::uint16_t>(parts));
-    message.header.payload_seq = htonl((start + static_cast<std::uint32_t>(offset)).value);
-    message.header.payload_csum = htons(checksum(message.payload));
-    messages.push_back(message);
-  }
-  return messages;
 }
 
 Sealer::Sealer(const Secret& secret, std::uint16_t node, std::uint8_t lane)

@@ -41,11 +41,6 @@ struct Outgoing {
   std::span<const std::byte> payload;
 };
 
-/// The datagrams of a transfer: n-1 DATA and, last, one COMMIT; each with at most `path_payload` bytes of snapshot.received (views
-/// into it: the snapshot must outlive them). Sequence numbers and tags are put in by seal(). Throws std::length_error when the snapshot is larger
-/// than WIRE_SNAPSHOT_MAX.
-std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot);
-
 /// Puts sequence, key id and the tags that the type calls for into the header. `sequence` must rise for each message of this (sender, lane).
 /// Node 0 is the switch: what it says is under the key that it shares with the target.
 class Sealer {

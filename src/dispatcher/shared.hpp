@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "config/config.hpp"
+#include "control/grace_period.hpp"
 #include "control/keys.hpp"
 #include "control/message.hpp"
 #include "control/node_network.hpp"
-#include "dispatcher/grace_period.hpp"
 #include "dispatcher/stats.hpp"
 #include "policy/policy.hpp"
 #include "sys/tun.hpp"
@@ -45,7 +45,7 @@ struct Shared {
   sys::Tun& tun;  ///< where captured segments go back into our own kernel
   Stats stats;
   LoadTable loads;
-  GracePeriod grace;
+  control::GracePeriod grace;
   std::atomic<std::uint32_t> switch_boot{0};      ///< as it has last said; 0: not yet
   std::atomic<bool> stopping{false};              ///< no new transfer
   std::vector<std::atomic<std::uint64_t>> turns;  ///< by index of the pool in config.pools

@@ -13,8 +13,8 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "conn/append_segment.hpp"
-#include "conn/segment.hpp"
-#include "dispatcher/segments.hpp"
+#include "control/client_segments.hpp"
+#include "control/transfer_messages.hpp"
 
 namespace tcpmig::dispatcher {
 namespace asio = boost::asio;
@@ -38,11 +38,6 @@ void take_stamps(Stamps& stamps, const abi::wire_header& header,
 constexpr int kLatePatience =
     16;  // times timeouts.transfer; late bytes are rare, so this costs nothing
 
-/// What a TCP segment that follows the connection may measure, header and data.
-std::size_t segment_room(const sys::Endpoint& client) {
-  return client.address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
-}
-
 }  // namespace
 
 Transfer::Transfer(Worker& worker, const config::Service& service, const config::Pool& pool,
@@ -59,6 +54,7 @@ Transfer::Transfer(Worker& worker, const config::Service& service, const config:
                 .retry = worker.shared().config.timeouts.retry,
                 .idempotent = idempotent},
                control::first_generation()),
+      captures_(worker.shared().config.limits.hold_packets, abi::WIRE_SNAPSHOT_MAX),
       boot_(worker.shared().switch_boot.load(std::memory_order_relaxed)),
       timer_(worker.io()) {}
 
@@ -93,14 +89,15 @@ void Transfer::take_answer(const control::Incoming& message) {
   timer_.cancel();
 }
 
-void Transfer::prepare(std::uint16_t target, std::uint16_t port, control::Generation generation) {
-  const control::Transfer about{worker_.shared().self.id, target,     service_.id, port,
-                                worker_.lane(),           generation, client()};
-  messages_ = control::transfer_messages(about, offered_);
-  for (control::Outgoing& message : messages_) {
-    message.header.detail = htonl(boot_);
-    message.header.current_generation = htonl(machine_.first());
-  }
+control::Transfer Transfer::about(std::uint16_t target, std::uint16_t port,
+                                  control::Generation generation) const {
+  return {worker_.shared().self.id, target,     service_.id, port,
+          worker_.lane(),           generation, client()};
+}
+
+void Transfer::stamp(control::Outgoing& message) const {
+  message.header.detail = htonl(boot_);
+  message.header.current_generation = htonl(machine_.first());
 }
 
 void Transfer::send_part(control::Outgoing& message) {
@@ -119,10 +116,10 @@ void Transfer::repeat() {
 /// handed over by descriptor is not acknowledged by its resume.
 void Transfer::append_captures(const config::PoolServer& target) {
   worker_.consume_captures();
-  const std::size_t one = segment_room(client());
+  const std::size_t one = control::segment_room(client());
   const std::size_t most =
       offered_.received.size() <= one ? one : std::size_t{abi::WIRE_SNAPSHOT_MAX};
-  for (const CapturedSegment& captured : captures_) {
+  for (const CapturedSegment& captured : captures_.all()) {
     if (!target.handoff.empty() || offered_.received.size() + captured.bytes.size() > most) return;
     conn::append_segment(offered_, captured.bytes);
   }
@@ -132,16 +129,16 @@ void Transfer::offer(const control::Attempt& attempt) {
   append_captures(server(attempt));
   offered_ends_[attempt.generation] = offered_.rcv_nxt;
   worker_.shared().loads.assigned(server(attempt).node_id);
-  prepare(server(attempt).node_id, server(attempt).port, attempt.generation);
+  messages_ = control::transfer_messages(
+      about(server(attempt).node_id, server(attempt).port, attempt.generation), offered_);
+  for (control::Outgoing& message : messages_) stamp(message);
   repeat();
 }
 
 void Transfer::take_back(control::Generation generation) {
-  prepare(worker_.shared().self.id, service_.port, generation);
-  messages_.erase(messages_.begin(), messages_.end() - 1);  // the switch needs no payload
-  control::Outgoing& commit = messages_.front();
-  commit.payload = {};
-  commit.header.flags |= abi::WIRE_FLAG_TAKE_BACK;
+  messages_ = {control::take_back_message(
+      about(worker_.shared().self.id, service_.port, generation), offered_)};
+  stamp(messages_.front());
   repeat();
 }
 
@@ -150,9 +147,7 @@ void Transfer::resend(std::uint16_t part) {
 }
 
 void Transfer::abort(const control::Attempt&) {
-  control::Outgoing message = messages_.back();
-  message.payload = {};
-  message.header.type = abi::WIRE_ABORT;
+  control::Outgoing message = control::abort_message(messages_.back());
   send_part(message);
 }
 
@@ -193,50 +188,28 @@ void Transfer::note(Note note) {
 
 void Transfer::send_segment(std::span<const std::byte> segment, bool crafted) {
   const config::PoolServer& owner = server(machine_.owner());
-  control::Outgoing message{};
-  abi::wire_header& header = message.header;
-  header.type = abi::WIRE_SEGMENT;
-  header.flags = crafted ? abi::WIRE_FLAG_CRAFTED : 0;
-  header.target = htons(owner.node_id);
-  header.family = client().address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
-  header.service = htons(service_.id);
-  header.generation = htonl(machine_.owner().generation);
-  header.client = client().address.raw();
-  header.client_port = htons(client().port);
-  header.target_port = htons(owner.port);
-  message.payload = segment;
+  control::Outgoing message = control::segment_message(
+      about(owner.node_id, owner.port, machine_.owner().generation), segment, crafted);
   worker_.send(message);
 }
 
-/// A client can send more than its window while it waits: what is kept has a limit, the rest it sends again.
 void Transfer::take_capture(CapturedSegment segment) {
-  Shared& shared = worker_.shared();
-  const Snapshot& snapshot = frozen_.snapshot();
-  if (!conn::is_intact(snapshot.peer, snapshot.local, segment.bytes)) {
-    shared.stats.add(Counter::kCapturesDamaged);
-    return;
+  switch (captures_.add(frozen_.snapshot(), std::move(segment))) {
+    case control::Captures::Outcome::kDamaged:
+      return worker_.shared().stats.add(Counter::kCapturesDamaged);
+    case control::Captures::Outcome::kFull:
+      return worker_.shared().stats.add(Counter::kCapturesFull);
+    case control::Captures::Outcome::kKept:
+      if (machine_.state() == control::TransferState::kMoved) send_captures();
   }
-  captured_bytes_ += segment.bytes.size();
-  if (captures_.size() >= shared.config.limits.hold_packets ||
-      captured_bytes_ > abi::WIRE_SNAPSHOT_MAX) {
-    shared.stats.add(Counter::kCapturesFull);
-    return;
-  }
-  captures_.push_back(std::move(segment));
-  if (machine_.state() == control::TransferState::kMoved) send_captures();
 }
 
 void Transfer::send_captures() {
   const Seq end = offered_ends_.at(machine_.owner().generation);
-  for (const CapturedSegment& captured : captures_) {
-    if (conn::adds_nothing(end, captured.bytes)) continue;
-    for (const auto& piece : split_segment(captured.bytes, segment_room(client()))) {
-      send_segment(piece, false);
-      worker_.shared().stats.add(Counter::kCapturesSent);
-    }
+  for (const auto& piece : captures_.take_from(end, control::segment_room(client()))) {
+    send_segment(piece, false);
+    worker_.shared().stats.add(Counter::kCapturesSent);
   }
-  captures_.clear();
-  captured_bytes_ = 0;
 }
 
 void Transfer::moved() {
@@ -272,7 +245,7 @@ Outcome Transfer::returned() {
   worker_.consume_captures();
   worker_.leave(*this);
   std::vector<std::byte> received = frozen_.snapshot().received;
-  sys::UniqueFd fd = frozen_.thaw(captures_, [this](std::span<const std::byte> packet) {
+  sys::UniqueFd fd = frozen_.thaw(captures_.all(), [this](std::span<const std::byte> packet) {
     try {
       worker_.shared().tun.inject(packet);
     } catch (const std::exception& error) {
@@ -296,7 +269,7 @@ std::vector<std::vector<std::byte>> Transfer::late_segments() {
   }
   if (late.empty() && !fin) return {};
   worker_.shared().stats.add(Counter::kLateBytes, late.size());
-  return craft_segments(frozen_.snapshot(), late, fin, segment_room(client()));
+  return control::craft_segments(frozen_.snapshot(), late, fin, control::segment_room(client()));
 }
 
 asio::awaitable<void> Transfer::finish() {

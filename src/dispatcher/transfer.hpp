@@ -13,6 +13,7 @@
 
 #include <tcpmig/freeze.hpp>
 
+#include "control/captures.hpp"
 #include "control/transfer_machine.hpp"
 #include "dispatcher/worker.hpp"
 #include "sys/unique_fd.hpp"
@@ -61,7 +62,9 @@ class Transfer : public std::enable_shared_from_this<Transfer>, private control:
     return pool_.servers[attempt.server.index];
   }
   void append_captures(const config::PoolServer& target);
-  void prepare(std::uint16_t target, std::uint16_t port, control::Generation generation);
+  [[nodiscard]] control::Transfer about(std::uint16_t target, std::uint16_t port,
+                                        control::Generation generation) const;
+  void stamp(control::Outgoing& message) const;
   void send_part(control::Outgoing& message);
   void send_segment(std::span<const std::byte> segment, bool crafted);
   void moved();
@@ -81,11 +84,10 @@ class Transfer : public std::enable_shared_from_this<Transfer>, private control:
   std::map<control::Generation, Seq> offered_ends_;  ///< rcv_nxt of each offer
   Stamps stamps_;
   control::TransferMachine machine_;
+  control::Captures captures_;
   bool left_ = false;                        ///< nobody knows who has it
   std::uint32_t boot_;                       ///< of the switch, when the transfer began
   std::vector<control::Outgoing> messages_;  ///< of the last offer or take-back; the COMMIT last
-  std::vector<CapturedSegment> captures_;
-  std::size_t captured_bytes_ = 0;
   boost::asio::steady_timer timer_;
 };
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "config/config.hpp"
-#include "control/message.hpp"
+#include "control/transfer_messages.hpp"
 #include "sys/netns.hpp"
 #include "sys_support.hpp"
 

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "catch.hpp"
-#include "control/message.hpp"
+#include "control/transfer_messages.hpp"
 #include "sys/errors.hpp"
 
 using namespace tcpmig;

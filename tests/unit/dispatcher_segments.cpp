@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "catch.hpp"
+#include "control/client_segments.hpp"
 #include "dispatcher/answers.hpp"
-#include "dispatcher/segments.hpp"
 #include "dispatcher/shared.hpp"
 
 using namespace tcpmig;
@@ -34,9 +34,9 @@ tcphdr header_of(const std::vector<std::byte>& bytes) {
 
 }  // namespace
 
-TEST_CASE("dispatcher: a captured super-packet is split with its numbers right") {
+TEST_CASE("control: a captured super-packet is split with its numbers right") {
   const auto whole = segment(5000, true, 0xffffff00);
-  const auto pieces = dispatcher::split_segment(whole, 1344);
+  const auto pieces = control::split_segment(whole, 1344);
   REQUIRE(pieces.size() == 4);
   std::vector<std::byte> data;
   for (const auto& piece : pieces) {
@@ -50,21 +50,21 @@ TEST_CASE("dispatcher: a captured super-packet is split with its numbers right")
   CHECK(std::equal(data.begin(), data.end(), whole.begin() + 32, whole.end()));
 }
 
-TEST_CASE("dispatcher: a pure FIN is one segment, nonsense is none") {
-  CHECK(dispatcher::split_segment(segment(0, true, 1), 1344).size() == 1);
-  CHECK(dispatcher::split_segment({}, 1344).empty());
+TEST_CASE("control: a pure FIN is one segment, nonsense is none") {
+  CHECK(control::split_segment(segment(0, true, 1), 1344).size() == 1);
+  CHECK(control::split_segment({}, 1344).empty());
   auto bad = segment(0, false, 1);
   bad[12] = std::byte{0xf0};
-  CHECK(dispatcher::split_segment(bad, 1344).empty());
+  CHECK(control::split_segment(bad, 1344).empty());
 }
 
-TEST_CASE("dispatcher: late bytes become segments of the client") {
+TEST_CASE("control: late bytes become segments of the client") {
   Snapshot snapshot;
   snapshot.rcv_nxt = {500};
   snapshot.snd_nxt = {900};
   snapshot.timestamps = Timestamps{1, 2, false};
   const std::vector<std::byte> late(10, std::byte{'x'});
-  const auto pieces = dispatcher::craft_segments(snapshot, late, true, 1344);
+  const auto pieces = control::craft_segments(snapshot, late, true, 1344);
   REQUIRE(pieces.size() == 1);
   const tcphdr tcp = header_of(pieces.front());
   CHECK(ntohl(tcp.seq) == 500);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "dispatcher/segments.hpp"
+#include "control/client_segments.hpp"
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace tcpmig::dispatcher {
+namespace tcpmig::control {
 namespace {
 
 std::vector<std::byte> piece(std::span<const std::byte> header, std::span<const std::byte> data,
@@ -82,4 +82,4 @@ std::vector<std::vector<std::byte>> craft_segments(const Snapshot& snapshot,
   return split_segment(segment, room);
 }
 
-}  // namespace tcpmig::dispatcher
+}  // namespace tcpmig::control

@@ -7,7 +7,7 @@
 
 #include <tcpmig/snapshot.hpp>
 
-namespace tcpmig::dispatcher {
+namespace tcpmig::control {
 
 /// Splits one captured TCP segment (header and data; it may be a GSO super-packet) into segments whose header and data are at most `room`
 /// bytes, sequence numbers right, FIN and PSH only on the last one. Malformed input yields nothing.
@@ -20,4 +20,4 @@ std::vector<std::vector<std::byte>> craft_segments(const Snapshot& snapshot,
                                                    std::span<const std::byte> bytes, bool fin,
                                                    std::size_t room);
 
-}  // namespace tcpmig::dispatcher
+}  // namespace tcpmig::control

@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-namespace tcpmig::dispatcher {
+namespace tcpmig::control {
 
 /// Runs things after a grace period of the kernel (conn/grace_period.hpp). One serves all that wait; off the critical path, on a thread of its own.
 class GracePeriod {
@@ -31,4 +31,4 @@ class GracePeriod {
   std::thread thread_;
 };
 
-}  // namespace tcpmig::dispatcher
+}  // namespace tcpmig::control

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include "dispatcher/grace_period.hpp"
+#include "control/grace_period.hpp"
 
 #include <utility>
 
 #include "conn/grace_period.hpp"
 
-namespace tcpmig::dispatcher {
+namespace tcpmig::control {
 
 GracePeriod::GracePeriod() : thread_([this] { loop(); }) {}
 
@@ -44,4 +44,4 @@ void GracePeriod::loop() {
   }
 }
 
-}  // namespace tcpmig::dispatcher
+}  // namespace tcpmig::control
