@@ -7,7 +7,7 @@
  *
  *   IP | UDP | our header (128) | request   ->   IP | TCP (20, or 32 with timestamps) | request
  *
- * What cannot be done here goes on to the agent's UDP socket: several parts, a port whose connections are handed over by descriptor, an old
+ * What cannot be done here goes on to the agent's UDP socket: several parts, a whole connection, a port whose connections are handed over by descriptor, an old
  * socket with the same four-tuple. The agent opens those through its TUN: it puts the attributes into `pending` and writes the segment. But the
  * COMMIT is verified and noted in the tombstones (TOMB_ANNOUNCED) here, too, before anything of the client can follow it: so the guard
  * holds the client's packets even where an earlier connection of the same four-tuple has left something that would answer.
@@ -80,19 +80,21 @@ static inline enum form check_form(const struct wire_header *h, const struct pac
 {
 	__u32 port = bpf_ntohs(h->target_port), length = bpf_ntohl(h->payload_length);
 	__u32 parts = bpf_ntohs(h->parts), total = bpf_ntohl(h->total_length);
+	bool whole = h->flags & WIRE_FLAG_WHOLE;
 
 	if (h->magic != bpf_htonl(WIRE_MAGIC) || h->type != WIRE_COMMIT)
 		return FORM_NOT_OURS;
-	if (h->version != WIRE_VERSION || h->target != bpf_htons(settings->node) ||
-	    h->family != p->family || parts == 0 || parts > WIRE_PARTS_MAX ||
+	if (!wire_form_is_known(h) || h->target != bpf_htons(settings->node) ||
+	    h->family != p->family || parts == 0 || parts > (whole ? WIRE_WHOLE_PARTS_MAX : WIRE_PARTS_MAX) ||
 	    bpf_ntohs(h->part) != parts - 1 || h->service == 0 || port == 0 ||
 	    bpf_ntohl(h->generation) > GENERATION_MASK)
 		return FORM_BAD;
 	if (length == 0 || length > PAYLOAD_MAX || length != p->payload - sizeof(*h) ||
-	    (parts == 1 ? total != length : total <= length) || total > WIRE_SNAPSHOT_MAX ||
+	    (parts == 1 ? total != length : total <= length) ||
+	    total > (whole ? WIRE_WHOLE_MAX : WIRE_SNAPSHOT_MAX) ||
 	    h->snd_wscale > 14 || h->rcv_wscale > 14)
 		return FORM_BAD;
-	if (parts > 1 || bpf_map_lookup_elem(&user_ports, &port) ||
+	if (whole || parts > 1 || bpf_map_lookup_elem(&user_ports, &port) ||
 	    p->l4 != (p->family == FAMILY_IPV4 ? PLAIN_IPV4 : PLAIN_IPV6))
 		return FORM_TO_AGENT;
 	return FORM_OK;

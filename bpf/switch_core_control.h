@@ -45,7 +45,7 @@ static __always_inline __u32 control_csum_offset(const struct packet *packet)
 static __always_inline bool control_is_sound(const struct packet *packet,
 					     const struct wire_header *header)
 {
-	if (header->magic != __builtin_bswap32(WIRE_MAGIC) || header->version != WIRE_VERSION)
+	if (header->magic != __builtin_bswap32(WIRE_MAGIC) || !wire_form_is_known(header))
 		return false;
 	if ((header->type < WIRE_COMMIT || header->type > WIRE_RENEW) &&
 	    header->type != WIRE_HEARTBEAT)

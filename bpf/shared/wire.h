@@ -18,6 +18,7 @@ TCPMIG_ABI_BEGIN
 enum wire_constants {
 	WIRE_MAGIC = 0x54434d47, /* "TCMG" */
 	WIRE_VERSION = 1,
+	WIRE_VERSION_WHOLE = 2,  /* of a message with WIRE_FLAG_WHOLE: who does not know the flag does not know the version */
 	WIRE_TAGGED = 104,       /* bytes of the header under the tags; the rest are the tags and a diagnostic stamp */
 	WIRE_HEADER_SIZE = 128,
 	/* the largest datagram is made for a path MTU of 1500 and sent with DF (IPv6 header + UDP header + ours) */
@@ -25,6 +26,9 @@ enum wire_constants {
 	WIRE_PAYLOAD_MAX_IPV6 = 1500 - 40 - 8 - 128,
 	WIRE_PARTS_MAX = 256,
 	WIRE_SNAPSHOT_MAX = 256 * 1024, /* received bytes one transfer may carry */
+	/* with WIRE_FLAG_WHOLE: */
+	WIRE_WHOLE_MAX = 8 * 1024 * 1024, /* snapshot and blob */
+	WIRE_WHOLE_PARTS_MAX = 6400,      /* as many as that takes */
 };
 
 /* Directions: S = to the switch (its nearest address), N = node to node. */
@@ -66,7 +70,8 @@ enum wire_type {
 	X(REASON_TUPLE_BUSY, 21, "a live socket has the same four-tuple") \
 	X(REASON_INCOMPLETE, 22, "parts missing at the deadline") \
 	X(REASON_ABORTED, 23, "aborted before it was opened") \
-	X(REASON_NOT_TAKEN, 24, "no program on the server took the connection")
+	X(REASON_NOT_TAKEN, 24, "no program on the server took the connection") \
+	X(REASON_NO_HANDOFF, 25, "no program on the server takes whole connections (handoff)")
 
 enum wire_reason {
 #define X(name, value, text) name = value,
@@ -89,11 +94,15 @@ enum wire_flags {
 	WIRE_FLAG_TAKE_BACK = 2, /* COMMIT: the target is the sender itself: nothing is forwarded, the switch answers RESUMED */
 	WIRE_FLAG_CLIENT_FIN = 4, /* COMMIT: the client's FIN follows the received bytes */
 	WIRE_FLAG_DRAINING = 8, /* HEARTBEAT: takes no new connections */
+	WIRE_FLAG_WHOLE = 16, /* COMMIT, DATA: the payload of all parts is a whole connection: be32 length of the encoded snapshot, the snapshot, the
+	                       * application's blob. payload_seq counts the payload's own bytes, from 0; snd_nxt is the oldest byte that the client has not
+	                       * acknowledged. */
+	WIRE_FLAGS_KNOWN = 31,
 };
 
 struct wire_header {
 	/*   0 */ __be32 magic;
-	/*   4 */ __u8 version;
+	/*   4 */ __u8 version; /* WIRE_VERSION, or WIRE_VERSION_WHOLE */
 	/*   5 */ __u8 type;   /* enum wire_type */
 	/*   6 */ __u8 key_id; /* which of the two valid cluster keys */
 	/*   7 */ __u8 flags;  /* enum wire_flags */
@@ -133,6 +142,14 @@ struct wire_header {
 	/* 120 */ __be64 switch_ns;   /* not under the tags: CLOCK_MONOTONIC of the switch when it committed; diagnostics only */
 };
 TCPMIG_ASSERT_SIZE(struct wire_header, WIRE_HEADER_SIZE);
+
+/* The version is one that we know, and the flags are those that it may have. */
+static inline int wire_form_is_known(const struct wire_header *header)
+{
+	__u8 version = header->flags & WIRE_FLAG_WHOLE ? WIRE_VERSION_WHOLE : WIRE_VERSION;
+
+	return header->version == version && !(header->flags & ~WIRE_FLAGS_KNOWN);
+}
 
 /* Payload of RESUMED: when things happened, CLOCK_MONOTONIC of the machine that did them (comparable in a lab on one machine). */
 struct wire_resumed {

@@ -40,8 +40,16 @@ const abi::siphash_key* find_key(const abi::key_ring& ring, std::uint8_t key_id)
   return key_id != 0 && ring.key_id[slot] == key_id ? &ring.key[slot] : nullptr;
 }
 
-bool is_plausible(const abi::wire_header& header) {
+bool fits_a_transfer(const abi::wire_header& header) {
+  const bool whole = (header.flags & abi::WIRE_FLAG_WHOLE) != 0;
   const unsigned parts = ntohs(header.parts);
+  const unsigned most_parts = whole ? abi::WIRE_WHOLE_PARTS_MAX : abi::WIRE_PARTS_MAX;
+  const unsigned most_bytes = whole ? abi::WIRE_WHOLE_MAX : abi::WIRE_SNAPSHOT_MAX;
+  return parts >= 1 && parts <= most_parts && ntohs(header.part) < parts &&
+         ntohl(header.total_length) <= most_bytes;
+}
+
+bool is_plausible(const abi::wire_header& header) {
   const bool transfer = header.type == abi::WIRE_COMMIT || header.type == abi::WIRE_DATA;
   return header.type > 0 && header.type < abi::WIRE_TYPE_MAX && header.lane < abi::MAX_LANES &&
          (header.family == 0 || header.family == abi::FAMILY_IPV4 ||
@@ -49,9 +57,7 @@ bool is_plausible(const abi::wire_header& header) {
          ntohs(header.sender) < abi::MAX_NODES && ntohs(header.target) < abi::MAX_NODES &&
          ntohs(header.service) < abi::MAX_SERVICES &&
          ntohl(header.generation) <= abi::GENERATION_MASK && header.snd_wscale <= 14 &&
-         header.rcv_wscale <= 14 &&
-         (!transfer || (parts >= 1 && parts <= abi::WIRE_PARTS_MAX && ntohs(header.part) < parts &&
-                        ntohl(header.total_length) <= abi::WIRE_SNAPSHOT_MAX));
+         header.rcv_wscale <= 14 && (!transfer || fits_a_transfer(header));
 }
 
 /// Who says what to a node (docs/protocol.md). A server that owns a flow may hand it on, so it says all that a source of a transfer
@@ -105,7 +111,8 @@ Sealer::Sealer(const Secret& secret, std::uint16_t node, std::uint8_t lane)
 void Sealer::seal(Outgoing& message) {
   abi::wire_header& header = message.header;
   header.magic = htonl(abi::WIRE_MAGIC);
-  header.version = abi::WIRE_VERSION;
+  const bool whole = (header.flags & abi::WIRE_FLAG_WHOLE) != 0;
+  header.version = whole ? abi::WIRE_VERSION_WHOLE : abi::WIRE_VERSION;
   header.key_id = key_id_;
   header.sender = htons(node_);
   header.lane = lane_;
@@ -165,7 +172,7 @@ std::expected<Incoming, Reject> Opener::open(std::span<const std::byte> datagram
   std::memcpy(&incoming.header, datagram.data(), sizeof incoming.header);
   const abi::wire_header& header = incoming.header;
   if (ntohl(header.magic) != abi::WIRE_MAGIC) return std::unexpected(Reject::kMagic);
-  if (header.version != abi::WIRE_VERSION) return std::unexpected(Reject::kVersion);
+  if (abi::wire_form_is_known(&header) == 0) return std::unexpected(Reject::kVersion);
   incoming.payload = datagram.subspan(sizeof header);
   const std::uint16_t sender = ntohs(header.sender);
   // What the switch bounces may have its payload cut off.

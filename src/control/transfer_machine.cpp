@@ -55,6 +55,17 @@ std::optional<TransferEvent> event_of(const abi::wire_header& answer) {
 
 void TransferMachine::start(Candidate first, TimePoint now) { offer(first, now); }
 
+void TransferMachine::go_on(const Attempt& offered, Generation newest, TimePoint now) {
+  tried_.insert(offered.server.index);
+  attempts_.push_back(offered);
+  generation_ = first_ = offered.generation;
+  note_used(newest);
+  if (newest != offered.generation) take_backs_.insert(newest);
+  unsettled_ = 1;
+  driver_.abort(offered);
+  enter(TransferState::kAborting, now);
+}
+
 bool TransferMachine::receive(const abi::wire_header& answer, std::span<const std::byte> payload,
                               TimePoint now) {
   const auto event = event_of(answer);
@@ -200,7 +211,7 @@ void TransferMachine::taken_back(TimePoint now) {
 
 /// Somebody else has moved the flow, or the clocks of two dispatchers differ. Bounded, or the two would play ping-pong.
 ///
-/// That holds for the only COMMIT that there was. Of several, the switch may have seen only the first ones: where the last that
+/// That holds for the only COMMIT that there was. Of several, the switch may have seen only the first ones, or none: where the last that
 /// it knows is ours, it is taken back just above that, if it has not spoken. Otherwise an earlier one was applied and the flow has
 /// ended since, its port perhaps in use again: above that generation the request would be executed once more.
 void TransferMachine::renumber(const abi::wire_header& answer, TimePoint now) {
@@ -208,7 +219,7 @@ void TransferMachine::renumber(const abi::wire_header& answer, TimePoint now) {
   const bool taking_back = state_ == TransferState::kTakingBack;
   if (unsettled_ > 0) {
     const Generation next = next_generation(known);
-    const bool ours = take_backs_.contains(known) ||
+    const bool ours = rules_.owned == known || take_backs_.contains(known) ||
                       std::ranges::find(attempts_, known, &Attempt::generation) != attempts_.end();
     const bool untried = taking_back ? generation_ != next : newer(generation_, next);
     if (!ours || !untried) return moved(answer);

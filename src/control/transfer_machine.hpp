@@ -92,6 +92,8 @@ class TransferMachine {
     std::chrono::milliseconds transfer{2'000};  ///< deadline of each state
     std::chrono::milliseconds retry{50};        ///< first repeat; doubles
     bool idempotent = false;  ///< on silence another server may get it (RFC 9110, 9.2.2)
+    /// What the flow has when the sender is its owner: a switch that still knows it has applied nothing.
+    std::optional<Generation> owned{};
   };
   /// Why a connection came back.
   enum class Failure : std::uint8_t {
@@ -107,6 +109,9 @@ class TransferMachine {
 
   /// Offers the connection to the first server; sends at once. Called once, before anything else.
   void start(Candidate first, TimePoint now);
+  /// Instead of start(): a former run of the sender has offered the connection, and was killed before it knew. `newest`: the newest
+  /// generation that it has sent a COMMIT with. The server is asked never to open it, then it is taken back.
+  void go_on(const Attempt& offered, Generation newest, TimePoint now);
   /// Takes an authentic answer about this flow. False: it is not about the present attempt, or came too late.
   bool receive(const abi::wire_header& answer, std::span<const std::byte> payload, TimePoint now);
   /// To be called when due() has come.

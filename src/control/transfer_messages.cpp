@@ -68,36 +68,62 @@ std::size_t segment_room(const sys::Endpoint& client) {
   return client.address.is_ipv4() ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
 }
 
-std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot) {
-  const std::size_t total = snapshot.received.size();
-  if (total > abi::WIRE_SNAPSHOT_MAX)
-    throw std::length_error("the connection holds more received bytes than a transfer carries");
-  const bool ipv4 = transfer.client.address.is_ipv4();
+namespace {
+
+/// `first`: what payload_seq of the first part is.
+std::vector<Outgoing> in_parts(const abi::wire_header& common, std::span<const std::byte> payload,
+                               std::uint32_t first) {
+  const bool ipv4 = common.family == abi::FAMILY_IPV4;
   const std::size_t room = ipv4 ? abi::WIRE_PAYLOAD_MAX_IPV4 : abi::WIRE_PAYLOAD_MAX_IPV6;
+  const std::size_t total = payload.size();
   const std::size_t parts = std::max<std::size_t>(1, (total + room - 1) / room);
-  const abi::wire_header common = common_header(transfer, snapshot);
-  const Seq start = snapshot.rcv_nxt - static_cast<std::uint32_t>(total);
   std::vector<Outgoing> messages;
   messages.reserve(parts);
   for (std::size_t part = 0; part < parts; ++part) {
     const std::size_t offset = part * room;
-    Outgoing message{common,
-                     std::span(snapshot.received).subspan(offset, std::min(room, total - offset))};
+    Outgoing message{common, payload.subspan(offset, std::min(room, total - offset))};
     message.header.type = part + 1 == parts ? abi::WIRE_COMMIT : abi::WIRE_DATA;
     message.header.part = htons(static_cast<std::uint16_t>(part));
     message.header.parts = htons(static_cast<std::uint16_t>(parts));
-    message.header.payload_seq = htonl((start + static_cast<std::uint32_t>(offset)).value);
+    message.header.payload_seq = htonl(first + static_cast<std::uint32_t>(offset));
     message.header.payload_csum = htons(checksum(message.payload));
+    message.header.total_length = htonl(static_cast<std::uint32_t>(total));
     messages.push_back(message);
   }
   return messages;
 }
 
-Outgoing take_back_message(const Transfer& transfer, const Snapshot& snapshot) {
+}  // namespace
+
+std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot) {
+  const std::size_t total = snapshot.received.size();
+  if (total > abi::WIRE_SNAPSHOT_MAX)
+    throw std::length_error("the connection holds more received bytes than a transfer carries");
+  const Seq start = snapshot.rcv_nxt - static_cast<std::uint32_t>(total);
+  return in_parts(common_header(transfer, snapshot), snapshot.received, start.value);
+}
+
+std::vector<Outgoing> whole_messages(const Transfer& transfer, const Snapshot& snapshot,
+                                     std::span<const std::byte> payload) {
+  if (payload.size() > abi::WIRE_WHOLE_MAX)
+    throw std::length_error("the connection and its blob are larger than a transfer carries");
+  abi::wire_header common = common_header(transfer, snapshot);
+  common.flags |= abi::WIRE_FLAG_WHOLE;
+  common.snd_nxt = htonl(snapshot.snd_una.value);
+  return in_parts(common, payload, 0);
+}
+
+Outgoing bare_commit(const Transfer& transfer, const Snapshot& snapshot) {
   Outgoing message{common_header(transfer, snapshot), {}};
   message.header.type = abi::WIRE_COMMIT;
-  message.header.flags |= abi::WIRE_FLAG_TAKE_BACK;
+  message.header.snd_nxt = htonl(snapshot.snd_una.value);
   message.header.parts = htons(1);
+  return message;
+}
+
+Outgoing take_back_message(const Transfer& transfer, const Snapshot& snapshot) {
+  Outgoing message = bare_commit(transfer, snapshot);
+  message.header.flags |= abi::WIRE_FLAG_TAKE_BACK;
   return message;
 }
 

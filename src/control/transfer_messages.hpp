@@ -14,6 +14,11 @@ namespace tcpmig::control {
 /// than WIRE_SNAPSHOT_MAX.
 std::vector<Outgoing> transfer_messages(const Transfer& transfer, const Snapshot& snapshot);
 
+/// The same for a whole connection: `payload` (whole.hpp) in parts, views into it. Throws std::length_error above WIRE_WHOLE_MAX.
+std::vector<Outgoing> whole_messages(const Transfer& transfer, const Snapshot& snapshot,
+                                     std::span<const std::byte> payload);
+/// A COMMIT with nothing in it.
+Outgoing bare_commit(const Transfer& transfer, const Snapshot& snapshot);
 /// A COMMIT to the sender itself. The switch needs no payload.
 Outgoing take_back_message(const Transfer& transfer, const Snapshot& snapshot);
 /// Asks that the transfer of this COMMIT be never opened.

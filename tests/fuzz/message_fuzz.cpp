@@ -9,6 +9,7 @@
 #include <span>
 
 #include "control/message.hpp"
+#include "control/whole.hpp"
 
 namespace {
 
@@ -50,8 +51,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   header.target_tag = control::siphash(
       keys.key[1], std::as_bytes(std::span(&header, 1)).first(abi::WIRE_TAGGED), rest);
   std::memcpy(bytes.data(), &header, sizeof header);
-  if (const auto message = opener.open(bytes))
+  if (const auto message = opener.open(bytes)) {
     (void)control::to_snapshot(message->header, {message->payload.begin(), message->payload.end()},
                                {});
+    (void)control::decode_whole(message->header, message->payload, {});
+  }
   return 0;
 }

@@ -8,8 +8,10 @@
 #include <fstream>
 #include <string>
 
+#include <tcpmig/migrate.hpp>
 #include "catch.hpp"
 #include "control/transfer_messages.hpp"
+#include "control/whole.hpp"
 #include "sys/errors.hpp"
 
 using namespace tcpmig;
@@ -198,6 +200,82 @@ TEST_CASE("control: transfers of any size arrive as they were") {
   }
   CHECK_THROWS_AS(control::transfer_messages(transfer(), sample(abi::WIRE_SNAPSHOT_MAX + 1)),
                   std::length_error);
+}
+
+TEST_CASE("control: a whole connection and its blob arrive as they were") {
+  const auto secret = control::Secret::load(SecretFile().path());
+  control::Sealer sealer(secret, 2, 0);
+  const control::Opener opener(secret, cluster(), 3);
+  Snapshot snapshot = sample(5000);
+  snapshot.snd_una = {0xffffff00};
+  snapshot.snd_nxt = {0x40};
+  snapshot.sent.assign(0x140, std::byte{7});
+  snapshot.unsent.assign(3000, std::byte{9});
+  const std::vector<std::byte> blob(100'000, std::byte{5});
+  const auto payload = control::encode_whole(snapshot, blob);
+  auto messages = control::whole_messages(transfer(), snapshot, payload);
+  std::vector<std::byte> received;
+  for (control::Outgoing& message : messages) {
+    sealer.seal(message);
+    CHECK(message.header.version == abi::WIRE_VERSION_WHOLE);
+    const auto bytes = datagram(message);
+    const auto opened = opener.open(bytes);
+    REQUIRE(opened);
+    CHECK(ntohl(opened->header.payload_seq) == received.size());
+    CHECK(ntohl(opened->header.snd_nxt) == snapshot.snd_una.value);
+    received.insert(received.end(), opened->payload.begin(), opened->payload.end());
+  }
+  const sys::Endpoint here{*sys::Address::parse("100.64.128.1"), 8081};
+  const abi::wire_header& commit = messages.back().header;
+  const auto whole = control::decode_whole(commit, received, here);
+  REQUIRE(whole);
+  CHECK(whole->blob == blob);
+  CHECK(whole->snapshot.local == here);
+  CHECK(whole->snapshot.sent == snapshot.sent);
+  CHECK(whole->snapshot.unsent == snapshot.unsent);
+  for (const std::size_t cut : {std::size_t{0}, std::size_t{3}, std::size_t{4}, std::size_t{2000}})
+    CHECK_FALSE(control::decode_whole(commit, std::span(received).first(cut), here));
+  received.resize(received.size() + kMaxBlob);
+  CHECK_FALSE(control::decode_whole(commit, received, here));
+  abi::wire_header another = commit;
+  another.client_port = htons(40001);
+  CHECK_FALSE(control::decode_whole(another, payload, here));
+  CHECK(control::whole_messages(transfer(), snapshot, std::vector<std::byte>(abi::WIRE_WHOLE_MAX))
+            .size() <= abi::WIRE_WHOLE_PARTS_MAX);
+  CHECK_THROWS_AS(control::whole_messages(transfer(), snapshot,
+                                          std::vector<std::byte>(abi::WIRE_WHOLE_MAX + 1)),
+                  std::length_error);
+}
+
+TEST_CASE("control: the flag of a whole connection and the version go together") {
+  const auto secret = control::Secret::load(SecretFile().path());
+  control::Sealer sealer(secret, 2, 0);
+  const control::Opener opener(secret, cluster(), 3);
+  const Snapshot snapshot = sample(100);
+  const auto payload = control::encode_whole(snapshot, {});
+  const auto outcome = [&](unsigned flags, unsigned parts, unsigned total, int version = -1) {
+    auto messages = control::whole_messages(transfer(), snapshot, payload);
+    control::Outgoing& message = messages.back();
+    message.header.flags = static_cast<std::uint8_t>(flags);
+    message.header.parts = htons(static_cast<std::uint16_t>(parts));
+    message.header.total_length = htonl(total);
+    sealer.seal(message);
+    auto bytes = datagram(message);
+    if (version >= 0) bytes[4] = static_cast<std::byte>(version);
+    const auto opened = opener.open(bytes);
+    return opened ? std::string("taken") : control::to_string(opened.error());
+  };
+  const std::string of_another = control::to_string(Reject::kVersion);
+  const std::string out_of_range = control::to_string(Reject::kField);
+  CHECK(outcome(abi::WIRE_FLAG_WHOLE, 1, 100) == "taken");
+  CHECK(outcome(abi::WIRE_FLAG_WHOLE, abi::WIRE_WHOLE_PARTS_MAX, abi::WIRE_WHOLE_MAX) == "taken");
+  CHECK(outcome(abi::WIRE_FLAG_WHOLE, abi::WIRE_WHOLE_PARTS_MAX + 1, 100) == out_of_range);
+  CHECK(outcome(abi::WIRE_FLAG_WHOLE, 1, abi::WIRE_WHOLE_MAX + 1) == out_of_range);
+  CHECK(outcome(0, abi::WIRE_PARTS_MAX + 1, 100) == out_of_range);
+  CHECK(outcome(0, 1, abi::WIRE_SNAPSHOT_MAX + 1) == out_of_range);
+  CHECK(outcome(abi::WIRE_FLAG_WHOLE, 1, 100, abi::WIRE_VERSION) == of_another);
+  CHECK(outcome(0, 1, 100, abi::WIRE_VERSION_WHOLE) == of_another);
+  CHECK(outcome(32, 1, 100) == of_another);
 }
 
 TEST_CASE("control: every way in which a datagram can be wrong") {

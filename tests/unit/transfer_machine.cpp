@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <array>
+#include <memory>
 #include <string>
 
 #include "catch.hpp"
@@ -373,4 +374,51 @@ TEST_CASE("transfer: a table lost after a silent attempt: nobody knows") {
   sender.driver.changed = true;
   CHECK(sender.hears(refusal(kSwitch, kFirst + 1, abi::REASON_OTHER_BOOT)));
   CHECK(sender.machine.state() == TransferState::kMoved);
+}
+
+TEST_CASE("transfer: what a former run of the sender has offered is asked for, then taken back") {
+  const auto begun = [](Generation newest) {
+    auto recorder = std::make_unique<Recorder>();
+    recorder->servers = 1;
+    auto machine = std::make_unique<TransferMachine>(
+        *recorder,
+        TransferMachine::Rules{
+            .transfer = 2s, .retry = 50ms, .idempotent = false, .owned = kFirst - 1},
+        kFirst);
+    machine->go_on({kFirst, Recorder::candidate(0)}, newest, {});
+    CHECK(recorder->take() == "abort 1000 at 101");
+    return std::pair(std::move(recorder), std::move(machine));
+  };
+  {
+    const auto [recorder, machine] = begun(kFirst);
+    REQUIRE(machine->receive(message(abi::WIRE_RESUMED, 101, kFirst), {}, {}));
+    CHECK(machine->state() == TransferState::kMoved);
+    CHECK(machine->owner().generation == kFirst);
+  }
+  {
+    const auto [recorder, machine] = begun(kFirst);
+    REQUIRE(machine->receive(message(abi::WIRE_ABORTED, 101, kFirst), {}, {}));
+    CHECK(recorder->take() == "take back 1001");
+    REQUIRE(machine->receive(message(abi::WIRE_RESUMED, kSwitch, kFirst + 1), {}, {}));
+    CHECK(machine->state() == TransferState::kReturned);
+  }
+  {  // it was never applied: the switch still has the generation before
+    const auto [recorder, machine] = begun(kFirst);
+    REQUIRE(machine->receive(message(abi::WIRE_ABORTED, 101, kFirst), {}, {}));
+    REQUIRE(machine->receive(refusal(kSwitch, kFirst + 1, abi::REASON_STALE_GENERATION, kFirst - 1),
+                             {}, {}));
+    CHECK(recorder->take() == "take back 1001; take back 1000");
+    REQUIRE(machine->receive(message(abi::WIRE_RESUMED, kSwitch, kFirst), {}, {}));
+    CHECK(recorder->take() == "take back 1001");
+    REQUIRE(machine->receive(message(abi::WIRE_RESUMED, kSwitch, kFirst + 1), {}, {}));
+    CHECK(machine->state() == TransferState::kReturned);
+  }
+  {  // silent, and the switch says that it has spoken
+    const auto [recorder, machine] = begun(kFirst);
+    machine->tick(TransferMachine::TimePoint{} + 3s);
+    CHECK(recorder->take() == "take back 1001");
+    REQUIRE(
+        machine->receive(refusal(kSwitch, kFirst + 1, abi::REASON_ALREADY_SPOKE, kFirst), {}, {}));
+    CHECK(machine->state() == TransferState::kMoved);
+  }
 }
