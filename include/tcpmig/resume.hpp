@@ -77,4 +77,15 @@ std::optional<std::pair<UniqueFd, std::string>> receive_descriptor(int unix_sock
 /// connection, std::system_error where the socket fails.
 std::optional<std::pair<UniqueFd, std::string>> take_connection(int unix_socket);
 
+/// What take_any_connection() takes.
+struct TakenConnection {
+  UniqueFd fd;
+  std::string client;  ///< "192.0.2.1:4711"
+  /// What migrate() (migrate.hpp) was given with it; nullopt: a new connection, whose request has not been read.
+  std::optional<std::vector<std::byte>> blob;
+};
+/// The same for a program that also takes connections in the middle, which the programs of other servers give away by migrate(). (take_connection()
+/// throws std::runtime_error for such a one; when its Unix socket is closed, the connection goes back to where it came from.)
+std::optional<TakenConnection> take_any_connection(int unix_socket);
+
 }  // namespace tcpmig

@@ -8,8 +8,10 @@
 #include <cstring>
 #include <stdexcept>
 
+#include <tcpmig/migrate.hpp>
 #include <tcpmig/resume.hpp>
 
+#include "conn/parcel.hpp"
 #include "handover/handover.h"
 #include "sys/check.hpp"
 #include "sys/unique_fd.hpp"
@@ -84,13 +86,44 @@ std::optional<std::pair<sys::UniqueFd, std::string>> receive_descriptor(int unix
   return std::pair(std::move(fd), std::string(buffer.data() + sizeof(length), length));
 }
 
-std::optional<std::pair<sys::UniqueFd, std::string>> take_connection(int unix_socket) {
+namespace {
+
+void limit_waiting(int unix_socket) {
   const timeval patience{HANDOVER_PATIENCE_MS / 1000, HANDOVER_PATIENCE_MS % 1000 * 1000};
   sys::check("setsockopt SO_RCVTIMEO",
              ::setsockopt(unix_socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience));
+}
+
+/// The same frame, and perhaps a blob behind the connection.
+TakenConnection unpack(conn::Parcel parcel) {
+  std::uint32_t length = 0;
+  const bool has_length = parcel.bytes.size() >= sizeof length;
+  if (has_length) std::memcpy(&length, parcel.bytes.data(), sizeof length);
+  if (!has_length || parcel.bytes.size() != sizeof length + length || parcel.descriptors.empty())
+    throw std::runtime_error("take_any_connection: not a connection");
+  const auto* note = reinterpret_cast<const char*>(parcel.bytes.data() + sizeof length);
+  TakenConnection taken{std::move(parcel.descriptors[0]), std::string(note, length), {}};
+  if (parcel.descriptors.size() > 1)
+    taken.blob = conn::read_blob(parcel.descriptors[1].get(), kMaxBlob);
+  return taken;
+}
+
+}  // namespace
+
+std::optional<std::pair<sys::UniqueFd, std::string>> take_connection(int unix_socket) {
+  limit_waiting(unix_socket);
   auto received = receive_descriptor(unix_socket);
   if (received && handover_take(unix_socket, received->first.get()) < 0) return std::nullopt;
   return received;
+}
+
+std::optional<TakenConnection> take_any_connection(int unix_socket) {
+  limit_waiting(unix_socket);
+  auto parcel = conn::receive_parcel(unix_socket);
+  if (!parcel) return std::nullopt;
+  TakenConnection taken = unpack(std::move(*parcel));
+  if (handover_take(unix_socket, taken.fd.get()) < 0) return std::nullopt;
+  return taken;
 }
 
 }  // namespace tcpmig

@@ -210,19 +210,29 @@ namespace conn {
 /// Whatever throws: the socket is closed while in repair, and so without a packet.
 sys::UniqueFd resume_in_repair(const Snapshot& snapshot, const sys::Endpoint& here,
                                const Deliver& deliver, const ResumeKit* kit) {
+  sys::UniqueFd socket = begin_resume(snapshot, here);
+  restore_voice(socket.get(), snapshot, here, deliver, kit);
+  return socket;
+}
+
+sys::UniqueFd begin_resume(const Snapshot& snapshot, const sys::Endpoint& here) {
   refuse_what_contradicts_itself(snapshot, here);
   sys::UniqueFd socket = connected(snapshot, here);
   const int fd = socket.get();
   restore_options(fd, snapshot);
   if (snapshot.timestamps) restore_timestamps(fd, *snapshot.timestamps);
   restore_received(fd, snapshot.received);
+  return socket;
+}
+
+void restore_voice(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
+                   const Deliver& deliver, const ResumeKit* kit) {
   restore_sent(fd, snapshot.sent);
   restore_window(fd, snapshot);
   if (snapshot.settings) restore_settings(fd, !snapshot.peer.address.is_ipv4(), *snapshot.settings);
   if (kit != nullptr)  // after the algorithm has been chosen: some begin with numbers of their own
     kit->restore_congestion(fd, snapshot);
   restore_first_ends(fd, snapshot, here, deliver);
-  return socket;
 }
 
 void finish_resume(int fd, const Snapshot& snapshot, const sys::Endpoint& here,

@@ -12,6 +12,12 @@ namespace tcpmig::conn {
 /// in, as every socket in repair does.) Throws as repair_resume().
 sys::UniqueFd resume_in_repair(const Snapshot& snapshot, const sys::Endpoint& here,
                                const Deliver& deliver, const ResumeKit* kit = nullptr);
+/// The same in two steps. After the first, nothing is there that a timer could send: what was sent and not acknowledged it would repeat, in repair or
+/// not, after a second. So that is how a socket may wait for longer.
+sys::UniqueFd begin_resume(const Snapshot& snapshot, const sys::Endpoint& here);
+/// `snapshot` may lack the received bytes.
+void restore_voice(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
+                   const Deliver& deliver, const ResumeKit* kit = nullptr);
 /// It lives. `snapshot` may lack the received bytes. Throws std::system_error or std::runtime_error; it is in repair again then.
 void finish_resume(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
                    const Deliver& deliver);

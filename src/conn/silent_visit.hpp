@@ -47,6 +47,14 @@ class VoiceKept {
  public:
   /// Not in a SilentVisit. Throws std::system_error.
   explicit VoiceKept(int fd);
+  /// For one that was written down.
+  struct Values {
+    std::uint32_t tsval = 0;
+    std::optional<std::uint32_t> peer_window;  ///< bytes; nullopt: this kernel does not say
+  };
+  explicit VoiceKept(const Values& values) noexcept
+      : peer_window_(values.peer_window), tsval_(values.tsval) {}
+  [[nodiscard]] Values values() const noexcept { return {tsval_, peer_window_}; }
   /// In repair; else nothing was changed, or all was put back.
   void put_back(int fd) const noexcept;
 

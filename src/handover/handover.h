@@ -16,6 +16,9 @@
  * connection out of repair neither: the program sees the end of the Unix connection, looks (getsockopt TCP_REPAIR), and closes
  * its copy in silence. If it had left repair, the program goes on with it.
  *
+ * The other way round, a program gives a connection away over the same socket: MIGRATE, and after the transfer VERDICT. The agent freezes its own
+ * descriptor of it. Where it is killed meanwhile the program sees the end of the Unix connection, and sends RECOVER to the next one.
+ *
  * A ticket is a TCP connection that the agent makes to the program's own listener, so that whatever the program waits in
  * (accept, poll, epoll of any kind, in any process or thread) returns as for any other connection. Who holds the accepted end
  * has accepted it: it is sent along with CLAIM as the proof, and no other right is asked for. */
@@ -37,6 +40,10 @@ enum handover_verb {
   HANDOVER_STRANGER = 'S', /* agent: not a ticket of mine: an ordinary connection */
   HANDOVER_TAKEN = 'T',
   HANDOVER_GO = 'G',
+  /* of a program that gives a connection away (tcpmig/migrate.hpp) */
+  HANDOVER_MIGRATE = 'M', /* program: the target's name follows; with the connection and the blob */
+  HANDOVER_RECOVER = 'R', /* program: the agent was ended in the middle of that; with the connection */
+  HANDOVER_VERDICT = 'V', /* agent: struct handover_verdict, and the reason as text */
 };
 
 /* Every message but an OFFER to a program that listens for connections itself (tcpmig::send_descriptor). */
@@ -47,6 +54,13 @@ struct handover_message {
 };
 #define HANDOVER_MAGIC "tcpmig"
 enum { HANDOVER_VERSION = 1 };
+
+/* What became of a connection that was to be given away. */
+struct handover_verdict {
+  struct handover_message head;
+  int error; /* 0: it has gone */
+  int here;  /* it goes on here, as it was; else it must be closed */
+};
 
 /* Each wait for the agent ends after so long. It answers within a fraction of a millisecond. */
 enum { HANDOVER_PATIENCE_MS = 2000 };

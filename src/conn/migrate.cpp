@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+// The program's side of giving a connection away (handover/handover.h): it asks, and waits. The work is the agent's.
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <tcpmig/migrate.hpp>
+
+#include "conn/parcel.hpp"
+#include "conn/repair_mode.hpp"
+#include "handover/handover.h"
+#include "sys/check.hpp"
+
+namespace tcpmig {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+constexpr milliseconds kPause{50};  // between two looks for an agent that is away
+
+struct Verdict {
+  int error = 0;
+  bool here = false;
+  std::string reason;
+};
+
+std::string path_of_agent(const MigrateOptions& options) {
+  if (!options.agent.empty()) return options.agent;
+  const char* place = std::getenv(HANDOVER_ENVIRONMENT);
+  const std::string path =
+      place == nullptr ? std::string() : std::string(place).substr(0, std::strcspn(place, ","));
+  if (path.empty())
+    throw std::system_error(
+        ENOENT, std::generic_category(),
+        "no agent is known: name its socket, or start the program under `tcpmig exec`");
+  return path;
+}
+
+sys::UniqueFd connect_to(const std::string& path, Clock::time_point deadline) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path)
+    throw std::system_error(ENAMETOOLONG, std::generic_category(), path);
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  sys::UniqueFd fd(sys::check("socket", ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)));
+  const auto left =
+      std::max(milliseconds(1), std::chrono::duration_cast<milliseconds>(deadline - Clock::now()));
+  const timeval limit{left.count() / 1000, left.count() % 1000 * 1000};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  sys::check("connect to the agent at " + path,
+             ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
+  return fd;
+}
+
+void say(int agent, char verb, std::string_view text, std::span<const int> descriptors) {
+  handover_message head{};
+  std::memcpy(head.magic, HANDOVER_MAGIC, sizeof head.magic);
+  head.version = HANDOVER_VERSION;
+  head.verb = verb;
+  const auto raw = std::as_bytes(std::span(&head, 1));
+  std::vector<std::byte> bytes(raw.begin(), raw.end());
+  const auto rest = std::as_bytes(std::span(text));
+  bytes.insert(bytes.end(), rest.begin(), rest.end());
+  conn::send_parcel(agent, bytes, descriptors);
+}
+
+/// nullopt: the agent has ended, or was too slow.
+std::optional<Verdict> hear(int agent) {
+  std::optional<conn::Parcel> parcel;
+  try {
+    parcel = conn::receive_parcel(agent);
+  } catch (const std::system_error&) {
+    return std::nullopt;
+  }
+  handover_verdict verdict{};
+  if (!parcel || parcel->bytes.size() < sizeof verdict) return std::nullopt;
+  std::memcpy(&verdict, parcel->bytes.data(), sizeof verdict);
+  if (std::memcmp(verdict.head.magic, HANDOVER_MAGIC, sizeof verdict.head.magic) != 0 ||
+      verdict.head.version != HANDOVER_VERSION || verdict.head.verb != HANDOVER_VERDICT)
+    return std::nullopt;
+  const auto* text = reinterpret_cast<const char*>(parcel->bytes.data()) + sizeof verdict;
+  return Verdict{verdict.error, verdict.here != 0,
+                 std::string(text, parcel->bytes.size() - sizeof verdict)};
+}
+
+std::optional<Verdict> ask(const std::string& path, int fd, Clock::time_point deadline) {
+  try {
+    const sys::UniqueFd agent = connect_to(path, deadline);
+    say(agent.get(), HANDOVER_RECOVER, {}, std::span(&fd, 1));
+    return hear(agent.get());
+  } catch (const std::system_error&) {
+    return std::nullopt;
+  }
+}
+
+/// The agent was ended in the middle. Its successor knows what it had begun, or finds out.
+Verdict recover(const std::string& path, int fd, Clock::time_point deadline) {
+  while (Clock::now() < deadline) {
+    if (auto verdict = ask(path, fd, deadline)) return *verdict;
+    std::this_thread::sleep_for(kPause);
+  }
+  const bool here = !conn::is_in_repair(fd);
+  return {here ? ETIMEDOUT : ENOTRECOVERABLE, here,
+          here ? "the agent does not answer"
+               : "the agent was ended in the middle, and did not come back"};
+}
+
+Verdict ask_to_move(int fd, std::string_view target, std::span<const std::byte> blob,
+                    const MigrateOptions& options) {
+  if (blob.size() > kMaxBlob)
+    throw std::system_error(EMSGSIZE, std::generic_category(), "the blob is larger than 1 MB");
+  const auto deadline = Clock::now() + options.patience;
+  const std::string path = path_of_agent(options);
+  const sys::UniqueFd agent = connect_to(path, deadline);
+  const sys::UniqueFd along = conn::make_blob(blob);
+  const int descriptors[]{fd, along.get()};
+  say(agent.get(), HANDOVER_MIGRATE, target, descriptors);
+  if (auto verdict = hear(agent.get())) return *verdict;
+  return recover(path, fd, deadline);
+}
+
+}  // namespace
+
+std::expected<void, MigrateRefused> migrate(UniqueFd fd, std::string_view target,
+                                            std::span<const std::byte> blob,
+                                            const MigrateOptions& options) {
+  Verdict verdict;
+  try {
+    verdict = ask_to_move(fd.get(), target, blob, options);
+  } catch (const std::system_error& error) {  // nothing has happened yet
+    verdict = {error.code().value(), true, error.what()};
+  } catch (const std::bad_alloc&) {
+    verdict = {ENOMEM, true, "out of memory"};
+  }
+  if (verdict.error == 0) return {};
+  if (!verdict.here) fd.reset();
+  return std::unexpected(MigrateRefused{std::move(fd), std::move(verdict.reason), verdict.error});
+}
+
+}  // namespace tcpmig
