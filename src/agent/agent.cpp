@@ -17,7 +17,8 @@ namespace {
 LoopWork work_of(Service& service, const std::filesystem::path& status_socket) {
   LoopWork work{.watches = {{service.events_fd(), [&] { service.on_events(); }},
                             {service.tun_fd(), [&] { service.on_tun(); }},
-                            {service.handovers_fd(), [&] { service.on_handovers(); }}},
+                            {service.handovers_fd(), [&] { service.on_handovers(); }},
+                            {service.departures_fd(), [&] { service.on_departures(); }}},
                 .due = [&] { return service.due(); },
                 .run = [&](TimePoint now) { service.run(now); },
                 .status = [&] { return service.status(); },
@@ -41,6 +42,7 @@ void give_back(const config::Config& config, const config::Node& self) {
     pins.remove_all();
   }
   std::filesystem::remove(paths.handover_socket());
+  std::filesystem::remove_all(paths.departures());
   sys::Ledger(paths.ledger("agent"), netlink).undo();
 }
 

@@ -18,20 +18,31 @@ Bytes join(const std::vector<std::optional<Bytes>>& parts, std::size_t length) {
 
 }  // namespace
 
+bool Assembly::is_full(const abi::wire_header& header) const {
+  return transfers_.size() >= kMost || announced_ + ntohl(header.total_length) > kMostBytes;
+}
+
+void Assembly::erase(FlowMap<Transfer>::iterator transfer) {
+  announced_ -= transfer->second.total_length;
+  transfers_.erase(transfer);
+}
+
 Assembly::Transfer* Assembly::find_or_make(const abi::flow_key& flow,
                                            const abi::wire_header& header, TimePoint now) {
   const control::Generation generation = ntohl(header.generation);
   auto found = transfers_.find(flow);
   if (found != transfers_.end() && found->second.generation != generation) {
     if (!control::newer(generation, found->second.generation)) return nullptr;
-    transfers_.erase(found);
+    erase(found);
     found = transfers_.end();
   }
   if (found != transfers_.end()) return &found->second;
-  if (transfers_.size() >= kMost) return nullptr;
+  if (is_full(header)) return nullptr;
   Transfer& made = transfers_[flow];
   made.generation = generation;
   made.total_length = ntohl(header.total_length);
+  announced_ += made.total_length;
+  made.whole = (header.flags & abi::WIRE_FLAG_WHOLE) != 0;
   made.parts.resize(ntohs(header.parts));
   made.deadline = now + deadline_;
   return &made;
@@ -43,6 +54,7 @@ bool Assembly::put(Transfer& transfer, const control::Incoming& message) {
   const std::size_t number = ntohs(header.part);
   if (ntohs(header.parts) != transfer.parts.size() || number >= transfer.parts.size() ||
       ntohl(header.total_length) != transfer.total_length ||
+      ((header.flags & abi::WIRE_FLAG_WHOLE) != 0) != transfer.whole ||
       (header.type == abi::WIRE_COMMIT) != (number + 1 == transfer.parts.size()))
     return false;
   if (transfer.parts[number]) return true;
@@ -56,7 +68,7 @@ bool Assembly::put(Transfer& transfer, const control::Incoming& message) {
 std::expected<std::optional<Arrival>, Assembly::Problem> Assembly::add(
     const abi::flow_key& flow, const control::Incoming& message, const sys::Endpoint& from,
     TimePoint now) {
-  const bool full = transfers_.size() >= kMost && !transfers_.contains(flow);
+  const bool full = is_full(message.header) && !transfers_.contains(flow);
   Transfer* transfer = find_or_make(flow, message.header, now);
   if (transfer == nullptr)
     return std::unexpected(full ? Problem::kTooMany : Problem::kContradiction);
@@ -68,8 +80,9 @@ std::expected<std::optional<Arrival>, Assembly::Problem> Assembly::add(
     transfer->asked = false;
   }
   if (!transfer->commit || transfer->present < transfer->parts.size()) return std::nullopt;
-  auto whole = transfers_.extract(flow);
-  Transfer& done = whole.mapped();
+  const auto whole = transfers_.find(flow);
+  Transfer done = std::move(whole->second);
+  erase(whole);
   if (done.bytes != done.total_length) return std::unexpected(Problem::kContradiction);
   return Arrival{flow, *done.commit, join(done.parts, done.total_length), done.from,
                  done.committed};
@@ -78,15 +91,20 @@ std::expected<std::optional<Arrival>, Assembly::Problem> Assembly::add(
 Assembly::Gap Assembly::gap_of(const Transfer& transfer) {
   Gap gap{*transfer.commit, transfer.from, {}};
   for (std::size_t i = 0; i < transfer.parts.size(); ++i)
-    if (!transfer.parts[i]) gap.missing.push_back(static_cast<std::uint16_t>(i));
+    if (!transfer.parts[i] && gap.missing.size() < kMostAsked)
+      gap.missing.push_back(static_cast<std::uint16_t>(i));
   return gap;
 }
 
 std::vector<Assembly::Gap> Assembly::gaps(TimePoint now) {
   std::vector<Gap> result;
   for (auto& [flow, transfer] : transfers_) {
-    if (!transfer.commit || transfer.asked || now < transfer.committed + kAskDelay) continue;
+    if (!transfer.commit || now < transfer.committed + kAskDelay) continue;
+    const bool came = transfer.present > transfer.present_when_asked;
+    if (transfer.asked && (!came || now < transfer.asked_at + kAskDelay)) continue;
     transfer.asked = true;
+    transfer.asked_at = now;
+    transfer.present_when_asked = transfer.present;
     result.push_back(gap_of(transfer));
   }
   return result;
@@ -100,7 +118,7 @@ std::vector<Assembly::Gap> Assembly::expire(TimePoint now) {
       continue;
     }
     if (i->second.commit) result.push_back(gap_of(i->second));
-    i = transfers_.erase(i);
+    erase(i++);
   }
   return result;
 }
@@ -108,7 +126,7 @@ std::vector<Assembly::Gap> Assembly::expire(TimePoint now) {
 void Assembly::drop(const abi::flow_key& flow, control::Generation generation) {
   const auto found = transfers_.find(flow);
   if (found != transfers_.end() && !control::newer(found->second.generation, generation))
-    transfers_.erase(found);
+    erase(found);
 }
 
 }  // namespace tcpmig::agent

@@ -15,22 +15,27 @@ namespace tcpmig::agent {
 struct Arrival {
   abi::flow_key flow{};
   abi::wire_header commit{};
-  Bytes received;      ///< the snapshot's received bytes
+  Bytes received;      ///< the snapshot's received bytes; of a whole connection: its payload
   sys::Endpoint from;  ///< where the answer goes
   TimePoint arrived;   ///< of the COMMIT
+  [[nodiscard]] bool is_whole() const noexcept {
+    return (commit.flags & abi::WIRE_FLAG_WHOLE) != 0;
+  }
 };
 
 /// Puts the parts of transfers together (DATA, and the COMMIT that comes last). Bounded in number, bytes and time.
 class Assembly {
  public:
   static constexpr std::size_t kMost = 1024;                ///< transfers under way
+  static constexpr std::size_t kMostBytes = 256U << 20;     ///< that they announce, all together
+  static constexpr std::size_t kMostAsked = 512;            ///< parts asked for in one message
   static constexpr std::chrono::milliseconds kAskDelay{5};  ///< reordered parts have come by then
 
   explicit Assembly(std::chrono::milliseconds deadline) : deadline_(deadline) {}
 
   enum class Problem {
     kContradiction,  ///< the part does not fit what came before: ignored
-    kTooMany,        ///< kMost transfers are under way
+    kTooMany,        ///< kMost transfers are under way, or kMostBytes
   };
   /// Takes COMMIT or DATA. The whole transfer, once its last part is there; nullopt until then.
   std::expected<std::optional<Arrival>, Problem> add(const abi::flow_key& flow,
@@ -43,7 +48,7 @@ class Assembly {
     sys::Endpoint from;
     std::vector<std::uint16_t> missing;
   };
-  /// To be asked for now: each COMMIT (also each repeat of it) is asked about once.
+  /// To be asked for now: each COMMIT (also each repeat of it) is asked about once, and again when parts have come since.
   std::vector<Gap> gaps(TimePoint now);
   /// Forgets what is past its deadline; gives those that had a COMMIT, for they wait for an answer.
   std::vector<Gap> expire(TimePoint now);
@@ -64,14 +69,20 @@ class Assembly {
     sys::Endpoint from;
     TimePoint committed;
     TimePoint deadline;
+    bool whole = false;
     bool asked = false;
+    std::size_t present_when_asked = 0;
+    TimePoint asked_at;
   };
   Transfer* find_or_make(const abi::flow_key& flow, const abi::wire_header& header, TimePoint now);
+  void erase(FlowMap<Transfer>::iterator transfer);
   static bool put(Transfer& transfer, const control::Incoming& message);
+  [[nodiscard]] bool is_full(const abi::wire_header& header) const;
   static Gap gap_of(const Transfer& transfer);
 
   std::chrono::milliseconds deadline_;
   FlowMap<Transfer> transfers_;
+  std::size_t announced_ = 0;  ///< bytes
 };
 
 }  // namespace tcpmig::agent

@@ -21,6 +21,19 @@ namespace tcpmig::agent {
   X(strangers, "connections that were taken for tickets and are none")                     \
   X(askers_dropped, "programs of one user that asked while too many of his already did")   \
   X(not_taken, "connections that their program did not take, or died before it had")       \
+  X(whole_taken, "connections that another server has given away, taken by a program")     \
+  X(migrated, "connections that their program has given to another server")                \
+  X(migrate_returned, "connections given away that came back: refused, or no answer")      \
+  X(migrate_unknown, "connections given away of which nobody knows who has them")          \
+  X(migrate_recovered, "connections taken up that a former run was giving away")           \
+  X(migrate_not_tcp, "not given away: no TCP connection")                                  \
+  X(migrate_not_ours, "not given away: no connection that was opened here")                \
+  X(migrate_no_target, "not given away: the target is no other server with a handoff")     \
+  X(migrate_too_large, "not given away: the blob or the queues are too large")             \
+  X(migrate_busy, "not given away: it is being moved already, or not now")                 \
+  X(migrate_not_frozen, "not given away: it has a property that cannot be carried")        \
+  X(late_answers, "answers to a transfer of ours that is over")                            \
+  X(sent_on, "packets sent after a connection that has left")                              \
   X(old_sockets_ended, "sockets of an earlier connection with the same four-tuple, ended") \
   X(parts_asked, "missing parts asked for")                                                \
   X(incomplete, "transfers whose parts did not come in time")                              \

@@ -48,6 +48,18 @@ bool Endings::end(const abi::flow_key& flow, const sys::SocketInfo& child, TimeP
   return true;
 }
 
+void Endings::tell(const abi::flow_key& flow, const sys::Endpoint& local, std::uint32_t generation,
+                   std::uint32_t snd_nxt, TimePoint now) {
+  if (ended_.size() >= kMost) ended_.pop_front();
+  ended_.push_back({.flow = flow,
+                    .local = local,
+                    .generation = generation,
+                    .snd_nxt = snd_nxt,
+                    .repeats = 0,
+                    .next = now + kRepeatAfter.front()});
+  repeat(ended_.back());
+}
+
 /// Not for a successor on the same four-tuple, which has its own tombstone.
 void Endings::repeat(const Ended& ended) {
   const auto tombstone = tombstones_.find(ended.flow);

@@ -24,6 +24,11 @@ class Endings {
   /// number at which the client takes the RST. False: it had ended.
   bool end(const abi::flow_key& flow, const sys::SocketInfo& child, TimePoint now);
 
+  /// The same for a connection that has ended here without a packet. `snd_nxt`: what the client may expect next; a client that expects something
+  /// else says so, and hears it then.
+  void tell(const abi::flow_key& flow, const sys::Endpoint& local, std::uint32_t generation,
+            std::uint32_t snd_nxt, TimePoint now);
+
   [[nodiscard]] TimePoint due() const;  ///< TimePoint::max(): nothing is to be repeated
   void run(TimePoint now);
 

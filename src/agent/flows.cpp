@@ -90,6 +90,12 @@ void Flows::settled(const abi::flow_key& flow, control::Generation generation, T
   retired_.push_back({flow, generation, now, may_have_lived});
 }
 
+void Flows::left(const abi::flow_key& flow, control::Generation generation, TimePoint now) {
+  const auto live = live_.find(flow);
+  if (live != live_.end() && live->second.generation == generation) live_.erase(live);
+  settled(flow, generation, now);
+}
+
 const LiveFlow* Flows::find(const abi::flow_key& flow) const {
   const auto found = live_.find(flow);
   return found == live_.end() ? nullptr : &found->second;

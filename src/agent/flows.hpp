@@ -37,6 +37,8 @@ class Flows {
   /// looked; then the switch is told when no answer to it is awaited any more, or its entry would stay open for timeouts.idle.
   void settled(const abi::flow_key& flow, control::Generation generation, TimePoint now,
                bool may_have_lived = false);
+  /// Its connection goes on at another node, which has told the switch.
+  void left(const abi::flow_key& flow, control::Generation generation, TimePoint now);
   [[nodiscard]] const LiveFlow* find(const abi::flow_key& flow) const;
   /// What the tombstones tell of flows that are not known: at a start, and when an event was lost.
   void adopt(TimePoint now);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -18,6 +19,7 @@
 #include "conn/repair_steps.hpp"
 #include "conn/socket_lock.hpp"
 #include "conn/socket_option.hpp"
+#include "control/whole.hpp"
 #include "handover/handover.h"
 #include "sys/check.hpp"
 
@@ -35,6 +37,14 @@ Refusal as_refusal(const std::system_error& error, abi::wire_reason reason) {
 Refusal unreachable(const std::system_error& error) {
   return as_refusal(
       error, error.code().value() == EAGAIN ? abi::REASON_BACKLOG_FULL : abi::REASON_NO_LISTENER);
+}
+
+bool is_claim(const conn::Parcel& parcel) {
+  handover_message message{};
+  if (parcel.bytes.size() != sizeof message || parcel.descriptors.size() != 1) return false;
+  std::memcpy(&message, parcel.bytes.data(), sizeof message);
+  return std::memcmp(message.magic, HANDOVER_MAGIC, sizeof message.magic) == 0 &&
+         message.version == HANDOVER_VERSION && message.verb == HANDOVER_CLAIM;
 }
 
 std::uint16_t port_of(const Arrival& arrival) { return ntohs(arrival.commit.target_port); }
@@ -87,6 +97,7 @@ std::optional<Refusal> Handoffs::open(const Opened& opened, Arrival arrival) {
              .ticket = {},
              .channel = {},
              .connection = {},
+             .blob = {},
              .snapshot = {},
              .deadline = opened.when + config_.timeouts.transfer / 2};
   const auto path = paths_.find(port_of(waiting.arrival));
@@ -114,18 +125,48 @@ std::optional<Refusal> Handoffs::knock(Waiting& waiting) {
   }
 }
 
+Snapshot Handoffs::unpack(Waiting& waiting) const {
+  Arrival& arrival = waiting.arrival;
+  const sys::Endpoint local = local_end(arrival);
+  if (arrival.is_whole()) {
+    auto whole = control::decode_whole(arrival.commit, arrival.received, local);
+    if (!whole) throw std::invalid_argument(whole.error());
+    arrival.received = {};
+    waiting.blob = std::move(whole->blob);
+    return std::move(whole->snapshot);
+  }
+  auto snapshot = control::to_snapshot(arrival.commit, std::move(arrival.received), local);
+  if (!snapshot) throw std::invalid_argument(snapshot.error());
+  return std::move(*snapshot);
+}
+
+/// A second descriptor, the blob's, says that it is a whole connection: a program that expects none takes neither.
+void Handoffs::offer_to_socket(const Waiting& waiting) const {
+  const std::string note = client_of(waiting.arrival.flow).str();
+  if (!waiting.arrival.is_whole())
+    return send_descriptor(waiting.channel.get(), waiting.connection.get(), note);
+  const sys::UniqueFd blob = conn::make_blob(waiting.blob);
+  const auto length = static_cast<std::uint32_t>(note.size());
+  const auto head = std::as_bytes(std::span(&length, 1));
+  Bytes frame(head.begin(), head.end());
+  const auto text = std::as_bytes(std::span(note));
+  frame.insert(frame.end(), text.begin(), text.end());
+  const int descriptors[]{waiting.connection.get(), blob.get()};
+  conn::send_parcel(waiting.channel.get(), frame, descriptors);
+}
+
 /// In repair afterwards. `like`: an accepted socket whose settings it shall have; -1: none.
 void Handoffs::restore(Waiting& waiting, const std::optional<Accepted>& likeness, int like) {
   const sys::Endpoint local = local_end(waiting.arrival);
-  auto snapshot =
-      control::to_snapshot(waiting.arrival.commit, std::move(waiting.arrival.received), local);
-  if (!snapshot) throw std::invalid_argument(snapshot.error());
-  if (likeness) take_likeness(*snapshot, *likeness, like);
-  waiting.connection = conn::resume_in_repair(*snapshot, local, deliver_);
+  Snapshot snapshot = unpack(waiting);
+  if (likeness) take_likeness(snapshot, *likeness, like);
+  waiting.connection = waiting.arrival.is_whole()
+                           ? conn::begin_resume(snapshot, local)
+                           : conn::resume_in_repair(snapshot, local, deliver_);
   if (likeness) give_likeness(like, waiting.connection.get());
   conn::SocketLock(waiting.connection.get(), -1).keep();
-  snapshot->received.clear();
-  waiting.snapshot = std::move(*snapshot);
+  snapshot.received.clear();
+  waiting.snapshot = std::move(snapshot);
 }
 
 std::optional<Refusal> Handoffs::hand_to_socket(Waiting& waiting, const std::string& path) {
@@ -136,8 +177,7 @@ std::optional<Refusal> Handoffs::hand_to_socket(Waiting& waiting, const std::str
   }
   try {
     restore(waiting, std::nullopt, -1);
-    send_descriptor(waiting.channel.get(), waiting.connection.get(),
-                    client_of(waiting.arrival.flow).str());
+    offer_to_socket(waiting);
     return std::nullopt;
   } catch (const std::system_error& error) {
     return as_refusal(error, abi::REASON_KERNEL_REFUSED);
@@ -190,13 +230,18 @@ void Handoffs::accept_askers() {
 }
 
 void Handoffs::hear_asker(int fd) {
-  int accepted = -1;
-  const int verb = handover_receive(fd, &accepted);
-  if (verb == -EAGAIN) return;
-  sys::UniqueFd ticket(accepted);
+  std::optional<conn::Parcel> parcel;
+  try {
+    parcel = conn::receive_parcel(fd);
+  } catch (const std::system_error& error) {
+    if (error.code().value() == EAGAIN) return;
+  }
   sys::UniqueFd channel = forget_asker(fd);
-  if (verb == HANDOVER_CLAIM && ticket) return claim(std::move(channel), std::move(ticket));
-  aside_.close(std::move(ticket));
+  if (parcel && is_claim(*parcel))
+    return claim(std::move(channel), std::move(parcel->descriptors[0]));
+  if (parcel && others_ && others_(channel, *parcel)) return;
+  if (parcel)
+    for (sys::UniqueFd& descriptor : parcel->descriptors) aside_.close(std::move(descriptor));
   aside_.close(std::move(channel));
 }
 
@@ -295,15 +340,24 @@ bool Handoffs::hear_program(Entry entry) {
   return true;
 }
 
+void Handoffs::go_live(const Waiting& waiting) {
+  const int fd = waiting.connection.get();
+  const sys::Endpoint local = local_end(waiting.arrival);
+  conn::open_lock(fd);
+  if (waiting.arrival.is_whole()) {
+    if (!kit_) kit_ = std::make_unique<ResumeKit>();
+    conn::restore_voice(fd, waiting.snapshot, local, deliver_, kit_.get());
+  }
+  conn::finish_resume(fd, waiting.snapshot, local, deliver_);
+}
+
 /// The point of no return.
 void Handoffs::give(Entry entry) {
   Waiting waiting = std::move(entry->second);
   flows_.erase(waiting.channel.get());
   waiting_.erase(entry);
   try {
-    conn::open_lock(waiting.connection.get());
-    conn::finish_resume(waiting.connection.get(), waiting.snapshot, local_end(waiting.arrival),
-                        deliver_);
+    go_live(waiting);
   } catch (const std::exception& error) {
     spdlog::warn("{}: {}", client_of(waiting.arrival.flow).str(), error.what());
     ++counters_.not_taken;
@@ -311,6 +365,7 @@ void Handoffs::give(Entry entry) {
   }
   handover_send(waiting.channel.get(), HANDOVER_GO, -1);  // where it fails the program looks itself
   ++counters_.handed_over;
+  if (waiting.arrival.is_whole()) ++counters_.whole_taken;
   waiting.opened.stamps.opened_ns = htobe64(nanoseconds(Clock::now()));
   taken_(waiting.opened);
 }

@@ -2,12 +2,14 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <tcpmig/resume.hpp>
 
 #include "agent/doors.hpp"
 #include "agent/openings.hpp"
 #include "agent/tickets.hpp"
+#include "conn/parcel.hpp"
 #include "sys/aside.hpp"
 
 namespace tcpmig::agent {
@@ -40,6 +42,10 @@ class Handoffs {
   Handoffs(const Handoffs&) = delete;
   Handoffs& operator=(const Handoffs&) = delete;
 
+  /// What an asker says that is no CLAIM. False: nobody knows it.
+  using Others = std::function<bool(sys::UniqueFd& channel, conn::Parcel& parcel)>;
+  void others(Others others) { others_ = std::move(others); }
+
   /// A program's own socket is named for this port (`handoff`).
   [[nodiscard]] bool has_socket(std::uint16_t port) const { return paths_.contains(port); }
   /// The tombstone is claimed. nullopt: under way, Taken or Refused will be called.
@@ -64,6 +70,7 @@ class Handoffs {
     std::optional<Ticket> ticket;  ///< KNOCKING
     sys::UniqueFd channel;         ///< OFFERED: to the program
     sys::UniqueFd connection;      ///< OFFERED: in repair
+    Bytes blob;                    ///< of a whole connection
     Snapshot snapshot;             ///< OFFERED: of it, without the received bytes
     TimePoint deadline;
   };
@@ -71,6 +78,8 @@ class Handoffs {
 
   std::optional<Refusal> knock(Waiting& waiting);
   std::optional<Refusal> hand_to_socket(Waiting& waiting, const std::string& path);
+  Snapshot unpack(Waiting& waiting) const;
+  void offer_to_socket(const Waiting& waiting) const;
   void restore(Waiting& waiting, const std::optional<Accepted>& likeness, int like);
   void watch(int fd, std::uint32_t events);
 
@@ -83,6 +92,7 @@ class Handoffs {
   /// True: decided.
   bool hear_program(Entry entry);
   void give(Entry entry);
+  void go_live(const Waiting& waiting);
   void end(Entry entry, Refusal refusal);
   void drop(Entry entry);
   void time_out(Entry entry, TimePoint now);
@@ -96,6 +106,8 @@ class Handoffs {
   Counters& counters_;
   Taken taken_;
   Refused refused_;
+  Others others_;
+  std::unique_ptr<ResumeKit> kit_;  ///< made when the first whole connection comes
   Doors doors_;
   std::map<std::uint16_t, std::string> paths_;  ///< `handoff` by port
   sys::UniqueFd epoll_;

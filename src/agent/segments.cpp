@@ -118,6 +118,7 @@ std::optional<StrayPacket> parse_stray(std::span<const std::byte> packet) {
   if (!tcp) return std::nullopt;
   flow.client_port = tcp->source;
   stray.seq = ntohl(tcp->seq);
+  stray.tcp = l4;
   return stray;
 }
 

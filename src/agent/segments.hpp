@@ -36,6 +36,7 @@ std::optional<SegmentData> data_of(std::span<const std::byte> segment);
 struct StrayPacket {
   abi::flow_key flow{};
   std::uint32_t seq = 0;
+  std::size_t tcp = 0;  ///< where its TCP header begins
 };
 /// nullopt: not TCP.
 std::optional<StrayPacket> parse_stray(std::span<const std::byte> packet);

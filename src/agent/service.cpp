@@ -78,6 +78,8 @@ Service::Service(const config::Config& config, const config::Node& self)
       flows_(
           config, self, diag_, tombstones_, endings_, answers_, counters_,
           [this](const abi::flow_key& flow) { return openings_.has(flow); }, Clock::now()),
+      departures_(departure_world(), diag_, endings_,
+                  [this](const abi::flow_key& flow) { return openings_.has(flow); }),
       interface_(index_of(netlink_, self.interface)),
       next_tick_(Clock::now()),
       next_load_(next_tick_),
@@ -89,9 +91,26 @@ Service::Service(const config::Config& config, const config::Node& self)
       warnings_.push_back(finding.name + ": " + finding.detail + ": " + finding.cost + ": " +
                           finding.fix);
   for (const std::string& warning : warnings_) spdlog::warn("{}", warning);
+  handoffs_.others([this](sys::UniqueFd& channel, conn::Parcel& parcel) {
+    return departures_.take(channel, parcel);
+  });
   programs_.configure(secret_, tun_.ifindex());
   watch_syncookies();
   attached_ = programs_.attach(interface_, tun_.ifindex());
+}
+
+DepartureWorld Service::departure_world() {
+  return {.config = config_,
+          .self = self_,
+          .port = port_,
+          .network = network_,
+          .heartbeat = heartbeat_,
+          .tombstones = tombstones_,
+          .flows = flows_,
+          .answers = answers_,
+          .deliver = [this](std::span<const std::byte> packet) { openings_.inject(packet); },
+          .counters = counters_,
+          .records = DepartureRecords(config_.paths(self_.name).departures())};
 }
 
 std::string Service::without_kernel_resume() const {
@@ -131,6 +150,7 @@ void Service::on_packet(Bytes packet) {
     ++counters_.replayed;
     return;
   }
+  if (confirmed && departures_.send_on(flow, std::span(packet).subspan(stray->tcp))) return;
   const TimePoint now = Clock::now();
   const bool pending = assembly_.has(flow) || (tombstone && tombstone->state == abi::TOMB_OPENING);
   if (!pending && !confirmed && orphans_.overdue(flow, stray->seq, now)) {
@@ -152,8 +172,9 @@ void Service::on_control(int fd) {
 }
 
 TimePoint Service::due() const {
-  TimePoint first = std::min({confirmations_.due(), openings_.due(), handoffs_.due(),
-                              endings_.due(), flows_.due(), next_load_, next_care_});
+  TimePoint first =
+      std::min({confirmations_.due(), openings_.due(), handoffs_.due(), departures_.due(),
+                endings_.due(), flows_.due(), next_load_, next_care_});
   const bool ticking = assembly_.under_way() > 0 || held_.packets() > 0 || !unconfirmed_.empty();
   return ticking ? std::min(first, next_tick_) : first;
 }
@@ -222,6 +243,7 @@ void Service::run(TimePoint now) {
   confirmations_.run(now);
   openings_.run(now);
   handoffs_.run(now);
+  departures_.run(now);
   endings_.run(now);
   if (now >= next_tick_) {
     next_tick_ = now + kTick;
@@ -263,6 +285,7 @@ nlohmann::json Service::status() const {
                      : self_.resume == config::Resume::kKernel ? "none"
                                                                : "repair"},
           {"handovers", handoffs_.status()},
+          {"departures", departures_.status()},
           {"programs", std::move(counters)},
           {"agent", std::move(own)},
           {"warnings", warnings_}};

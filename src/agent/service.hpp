@@ -6,6 +6,7 @@
 #include "agent/answers.hpp"
 #include "agent/assembly.hpp"
 #include "agent/confirmations.hpp"
+#include "agent/departures.hpp"
 #include "agent/endings.hpp"
 #include "agent/flows.hpp"
 #include "agent/handoffs.hpp"
@@ -29,7 +30,9 @@ namespace tcpmig::agent {
 ///   for a program (by_program)
 ///     ----------------------> assembly --> Handoffs: the program is made to ask, TCP_REPAIR, SCM_RIGHTS
 ///
-/// then RESUMED to the sender, and what was held meanwhile follows.
+/// then RESUMED to the sender, and what was held meanwhile follows. The other way round, a program gives a connection away:
+///
+///   MIGRATE -> Departures -> Departure: freeze(), COMMIT to the switch, answers
 class Service {
  public:
   Service(const config::Config& config, const config::Node& self);
@@ -42,6 +45,8 @@ class Service {
   void on_tun();
   [[nodiscard]] int handovers_fd() const noexcept { return handoffs_.events_fd(); }
   void on_handovers() { handoffs_.on_events(); }
+  [[nodiscard]] int departures_fd() const noexcept { return departures_.events_fd(); }
+  void on_departures() { departures_.on_events(); }
   void on_control(int fd);
   /// When run() wants to be called next; TimePoint::max() never happens.
   [[nodiscard]] TimePoint due() const;
@@ -55,6 +60,7 @@ class Service {
   /// Are connections to this port restored for a program that takes them, rather than by the kernel?
   [[nodiscard]] bool by_program(std::uint16_t port) const;
   [[nodiscard]] std::string without_kernel_resume() const;
+  DepartureWorld departure_world();
   // control messages
   void on_datagram(std::span<const std::byte> datagram, const sys::Endpoint& from);
   void on_part(const abi::flow_key& flow, const control::Incoming& message,
@@ -112,6 +118,7 @@ class Service {
   Openings openings_;
   Handoffs handoffs_;
   Flows flows_;
+  Departures departures_;
   FlowMap<Opened>
       unconfirmed_;  ///< being delivered, not yet told: RESUMED when done, or a while after
   std::vector<std::string> warnings_;

@@ -17,6 +17,12 @@ bool names_a_flow(const abi::wire_header& header) {
          header.family == (ipv4 ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6);
 }
 
+/// To a transfer of our own.
+bool is_answer(std::uint8_t type) {
+  return type == abi::WIRE_RESUMED || type == abi::WIRE_REFUSED || type == abi::WIRE_ABORTED ||
+         type == abi::WIRE_MISSING;
+}
+
 }  // namespace
 
 void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoint& from) {
@@ -31,6 +37,11 @@ void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoi
   if (header.type == abi::WIRE_HEARTBEAT) return on_heartbeat(header);
   if (!names_a_flow(header)) {
     ++counters_.bad_datagrams;
+    return;
+  }
+  if (is_answer(header.type)) {  // named by flow and generation; its number is the question's
+    if (!departures_.take_answer(flow_of(config_, self_.id, header), *message))
+      ++counters_.late_answers;
     return;
   }
   if (!replays_.accept(ntohs(header.sender), header.lane, be64toh(header.sequence))) {
@@ -68,6 +79,11 @@ void Service::on_part(const abi::flow_key& flow, const control::Incoming& messag
                             !openings_.has(flow) && !handoffs_.has(flow)));
   if (known && !unfinished) {
     if (commit) answer_again(flow, *tombstone, header, from);
+    return;
+  }
+  const bool whole = (header.flags & abi::WIRE_FLAG_WHOLE) != 0;
+  if (whole && !handoffs_.has_socket(ntohs(header.target_port))) {
+    if (commit) refuse_unopened(flow, header, from, {abi::REASON_NO_HANDOFF, 0});
     return;
   }
   if (!by_program(ntohs(header.target_port)) && !programs_.can_resume()) {
@@ -139,7 +155,7 @@ void Service::on_heartbeat(const abi::wire_header& answer) {
 void Service::on_revoked(const abi::flow_key& flow, const abi::wire_header& header) {
   const control::Generation current = ntohl(header.generation);
   const auto known = tombstones_.find(flow);
-  if (header.sender != 0 || !known) return;
+  if (header.sender != 0 || !known || departures_.is_frozen(flow)) return;
   if (current == 0) return flows_.announce(flow);
   const auto socket = diag_.find(local_of(flow, known->target_port), client_of(flow));
   if (socket && tombstones_.is_before(flow, current) && diag_.destroy(*socket)) ++counters_.revoked;

@@ -77,6 +77,7 @@ void Service::open(Arrival arrival) {
     if (tombstone->state != abi::TOMB_ANNOUNCED)
       return answer_again(arrival.flow, *tombstone, arrival.commit, arrival.from);
   }
+  departures_.comes_back(arrival.flow);
   // While it is announced only: from the claim on a socket is no longer known to be of an earlier connection.
   if (const auto busy = end_old_socket(diag_, tombstones_, arrival, counters_))
     return refuse_unopened(arrival.flow, arrival.commit, arrival.from, *busy);

@@ -60,6 +60,8 @@ std::filesystem::path RolePaths::socket(const std::string& role) const {
 
 std::filesystem::path RolePaths::handover_socket() const { return run() / "exec.sock"; }
 
+std::filesystem::path RolePaths::departures() const { return run() / "departures"; }
+
 std::filesystem::path RolePaths::ledger(const std::string& role) const {
   return run() / (role + ".ledger.json");
 }

@@ -20,6 +20,8 @@ struct RolePaths {
   [[nodiscard]] std::filesystem::path socket(const std::string& role) const;
   /// run()/exec.sock: where programs ask an agent for their connections (handover/handover.h)
   [[nodiscard]] std::filesystem::path handover_socket() const;
+  /// run()/departures: what an agent must know after a crash of connections that it was giving away
+  [[nodiscard]] std::filesystem::path departures() const;
   /// run()/<role>.ledger.json
   [[nodiscard]] std::filesystem::path ledger(const std::string& role) const;
 };

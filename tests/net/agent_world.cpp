@@ -148,16 +148,22 @@ Bytes pattern(std::size_t length) {
 }
 
 std::string World::text(const std::string& extra, bool handoff) const {
-  const std::string server = handoff ? ", { node = \"s1\", port = 81, handoff = \"" +
-                                           (directory_ / "handoff").string() + "\" }"
+  const std::string socket = (directory_ / "handoff").string();
+  const std::string server = handoff ? ", { node = \"s1\", port = 81, handoff = \"" + socket +
+                                           "\" }, { node = \"s2\", handoff = \"" + socket + "\" }"
                                      : "";
+  const std::string other =
+      handoff ? "[[node]]\nname = \"s2\"\nid = 3\nrole = \"server\"\naddress4 = \"10.77.0.3\"\n"
+                "address6 = \"fd77::3\"\ninterface = \"eth0\"\n"
+              : "";
   return extra + "\n[cluster]\nname = \"" + name_ + "\"\nsecret_file = \"" +
          (directory_ / "secret").string() +
          "\"\n[[switch]]\nname = \"sw\"\nclients = [\"eth9\"]\nnodes = [\"o0\"]\n"
          "[[node]]\nname = \"d1\"\nid = 1\nrole = \"dispatcher\"\naddress4 = \"10.77.0.1\"\n"
          "address6 = \"fd77::1\"\ninterface = \"o0\"\n"
          "[[node]]\nname = \"s1\"\nid = 2\nrole = \"server\"\naddress4 = \"10.77.0.2\"\n"
-         "address6 = \"fd77::2\"\ninterface = \"eth0\"\n"
+         "address6 = \"fd77::2\"\ninterface = \"eth0\"\n" +
+         other +
          "[[service]]\nname = \"web\"\nid = 5\nvip4 = \"203.0.113.10\"\nvip6 = "
          "\"2001:db8:113::10\"\n"
          "port = 80\nroute = [{ pool = \"all\" }]\n"

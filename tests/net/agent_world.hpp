@@ -59,7 +59,8 @@ enum TcpFlag : std::uint8_t { kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16 
 
 class World {
  public:
-  /// `extra`: more of the configuration file (limits, timeouts). `handoff`: port 81 is handed over there.
+  /// `extra`: more of the configuration file (limits, timeouts). `handoff`: port 81 is handed over there; and there is
+  /// a server "s2" (id 3), which the test may play, too.
   explicit World(const std::string& extra = {}, bool handoff = false);
   ~World();
   World(const World&) = delete;
