@@ -11,10 +11,49 @@ import tempfile
 import time
 import unittest
 
-from support import BUILD, SIGNAL_MOVE, DEADLINE, Hosts, PackageTest, receive, run, skip
+from support import BUILD, SIGNAL_MOVE, DEADLINE, Cluster, Hosts, PackageTest, receive, run, skip
 
 SERVICE = {"4": "192.0.2.10", "6": "2001:db8::10"}
 CONTROL = ("10.92.2.2", 7000)
+
+
+class Roaming(PackageTest):
+    def test_an_answer_moves_back_and_forth_between_two_servers(self):
+        cluster = Cluster(self, self.installation)
+        program = self.installation.example("roaming.cpp")
+        self.installation.root.chmod(0o755)
+        servers = {1: cluster.start(1, program, "server2"), 2: cluster.start(2, program, "server1")}
+        for server in servers.values():
+            server.expect("ready")
+        for address in ("203.0.113.10", "2001:db8:113::10"):
+            client = cluster.connect(address)
+            client.sendall(b"GET /64 HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
+            received = bytearray()
+            for move in range(4):
+                received += receive(client, 8 << 20)
+                for server in servers.values():
+                    os.kill(child_of(server.pid), SIGNAL_MOVE)
+            received += receive(client, (64 << 20) - len(received))
+            self.assertEqual(client.recv(1), b"")
+            for i in list(range(0, len(received), 4099)) + [len(received) - 1]:
+                self.assertEqual(received[i], (i * 2654435761 >> 24) & 255, f"byte {i}")
+            servers[1].expect("goes on at byte")
+            servers[2].expect("goes on at byte")
+
+    def test_usage(self):
+        with self.assertRaisesRegex(AssertionError, "exit code 2\nusage: "):
+            run(self.installation.example("roaming.cpp"), env=self.installation.environment)
+        with self.assertRaisesRegex(AssertionError, "exit code 1\n.*No such file"):
+            run(self.installation.example("roaming.cpp"), "/nonexistent/socket", "agent", "node",
+                env=self.installation.environment)
+
+
+def child_of(pid):
+    """The program that `tcpmig lab exec` waits for."""
+    return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 class Echo(PackageTest):

@@ -123,21 +123,59 @@ class Hosts:
         return Process(self.test, [self.script, "exec", where, *command], self.environment)
 
     def connect(self, address, port):
-        """A connection of the client. A socket stays in the namespace that it was made in, a thread need not."""
-        def enter_and_connect():
-            libc = ctypes.CDLL(None, use_errno=True)
-            with open(f"/run/netns/{self.name}-client") as namespace:
-                if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
-                    raise OSError(ctypes.get_errno(), "setns")
-            return socket.create_connection((address, port), timeout=DEADLINE)
-
-        with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            connection = thread.submit(enter_and_connect).result()
-        self.test.addCleanup(connection.close)
-        return connection
+        """A connection of the client."""
+        return connect_in(self.test, f"{self.name}-client", address, port)
 
     def move_command(self, to="b"):
         return f"TWO_HOSTS={self.name} {self.script} move {to}"
+
+
+def connect_in(test, namespace_name, address, port):
+    """A connection of a client in that network namespace. A socket stays in the namespace that it was made in, a thread need not."""
+    def enter_and_connect():
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open(f"/run/netns/{namespace_name}") as namespace:
+            if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
+                raise OSError(ctypes.get_errno(), "setns")
+        return socket.create_connection((address, port), timeout=DEADLINE)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        connection = thread.submit(enter_and_connect).result()
+    test.addCleanup(connection.close)
+    return connection
+
+
+class Cluster:
+    """A lab with two servers, each with a program behind its `handoff`, up until the end of the test."""
+
+    def __init__(self, test, installation):
+        if os.geteuid() != 0:
+            skip(test, "needs root (network namespaces)")
+        self.program = BUILD / "tcpmig"
+        if not self.program.exists():
+            skip(test, f"{self.program} is not built: ./dev build")
+        self.test = test
+        self.installation = installation
+        self.name = f"tmtp{os.getpid()}"
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tcpmig-cluster-"))
+        test.addCleanup(lambda: shutil.rmtree(self.folder))
+        servers = ", ".join(f'{{ node = "server{i}", handoff = "{self.folder}/{i}.sock" }}' for i in (1, 2))
+        (self.folder / "lab.toml").write_text(
+            '[[service]]\nname = "web"\nid = 1\nvip4 = "203.0.113.10"\nvip6 = "2001:db8:113::10"\nport = 80\n'
+            f'route = [{{ pool = "all" }}]\n[[pool]]\nname = "all"\nservers = [{servers}]\n')
+        test.addCleanup(lambda: run(self.program, "lab", "down", "--name", self.name))
+        run(self.program, "lab", "up", "--name", self.name, "--servers", 2, "--config", self.folder / "lab.toml")
+
+    def start(self, number, program, *more):
+        """The program of a server: its handoff, its agent's socket, and more. As user 65534, without any right."""
+        self.folder.chmod(0o777)
+        return Process(self.test, [self.program, "lab", "exec", "--name", self.name, f"server{number}", "--", "setpriv",
+                                   "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all",
+                                   "--bounding-set=-all", program, f"{self.folder}/{number}.sock",
+                                   f"/run/tcpmig/{self.name}/server{number}/exec.sock", *more], self.installation.environment)
+
+    def connect(self, address):
+        return connect_in(self.test, f"tcpmig-{self.name}-client1", address, 80)
 
 
 def receive(connection, size):
