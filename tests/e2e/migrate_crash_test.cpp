@@ -98,9 +98,8 @@ TEST_CASE("migrate: the next agent gives a frozen connection back to its program
   RoamingLab roaming({.servers = 2});
   REQUIRE(::kill(-roaming.pid(2), SIGSTOP) == 0);
   Reader reader(roaming, down(4 * kMegabyte, "moves=1&to=server2"), 4 * kMegabyte);
-  REQUIRE(lab::wait_until(
-      10s, [&] { return roaming.output(1).find("to server2") != std::string::npos; }));
-  std::this_thread::sleep_for(200ms);  // frozen, and offered; the target waits for its program
+  // frozen, and offered; the target waits for its program
+  REQUIRE(lab::wait_until(10s, [&] { return roaming.counter(1, "under_way") == 1; }));
   REQUIRE(::kill(roaming.lab().role_pid("server1"), SIGKILL) == 0);
   roaming.lab().restart_role("server1");
   const std::string wrong = reader.wrong();
@@ -130,8 +129,7 @@ TEST_CASE("migrate: the program of the source is killed while its connection mov
   RoamingLab roaming({.servers = 2});
   REQUIRE(::kill(-roaming.pid(2), SIGSTOP) == 0);
   HttpClient client = roaming.ask(down(kSmall, "moves=1&to=server2"));
-  REQUIRE(lab::wait_until(
-      10s, [&] { return roaming.output(1).find("to server2") != std::string::npos; }));
+  REQUIRE(lab::wait_until(10s, [&] { return roaming.counter(1, "under_way") == 1; }));
   roaming.stop(1, SIGKILL);
   SECTION("the target takes it all the same") {
     REQUIRE(::kill(-roaming.pid(2), SIGCONT) == 0);
