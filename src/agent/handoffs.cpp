@@ -17,7 +17,7 @@
 #include "agent/guarded.hpp"
 #include "agent/likeness.hpp"
 #include "conn/repair_steps.hpp"
-#include "conn/socket_lock.hpp"
+#include "conn/segment.hpp"
 #include "conn/socket_option.hpp"
 #include "control/whole.hpp"
 #include "handover/handover.h"
@@ -64,6 +64,7 @@ Handoffs::Handoffs(const config::Config& config, const config::Node& self,
       counters_(counters),
       taken_(std::move(taken)),
       refused_(std::move(refused)),
+      offered_(config.limits.hold_packets),
       doors_(config, self, counters),
       epoll_(sys::check("epoll_create1", ::epoll_create1(EPOLL_CLOEXEC))),
       listener_(listen_for_claims(config.paths(self.name).handover_socket())) {
@@ -160,11 +161,12 @@ void Handoffs::restore(Waiting& waiting, const std::optional<Accepted>& likeness
   const sys::Endpoint local = local_end(waiting.arrival);
   Snapshot snapshot = unpack(waiting);
   if (likeness) take_likeness(snapshot, *likeness, like);
-  waiting.connection = waiting.arrival.is_whole()
-                           ? conn::begin_resume(snapshot, local)
-                           : conn::resume_in_repair(snapshot, local, deliver_);
+  waiting.connection =
+      waiting.arrival.is_whole()
+          ? conn::begin_resume(snapshot, local)
+          : conn::resume_in_repair(snapshot, local, deliver_, snapshot.ecn ? &kit() : nullptr);
   if (likeness) give_likeness(like, waiting.connection.get());
-  conn::SocketLock(waiting.connection.get(), -1).keep();
+  offered_.put_on(waiting.connection.get());
   snapshot.received.clear();
   waiting.snapshot = std::move(snapshot);
 }
@@ -340,14 +342,17 @@ bool Handoffs::hear_program(Entry entry) {
   return true;
 }
 
+const ResumeKit& Handoffs::kit() {
+  if (!kit_) kit_ = std::make_unique<ResumeKit>();
+  return *kit_;
+}
+
 void Handoffs::go_live(const Waiting& waiting) {
   const int fd = waiting.connection.get();
   const sys::Endpoint local = local_end(waiting.arrival);
-  conn::open_lock(fd);
-  if (waiting.arrival.is_whole()) {
-    if (!kit_) kit_ = std::make_unique<ResumeKit>();
-    conn::restore_voice(fd, waiting.snapshot, local, deliver_, kit_.get());
-  }
+  offered_.take_off(fd);
+  if (waiting.arrival.is_whole())
+    conn::restore_voice(fd, waiting.snapshot, local, deliver_, &kit());
   conn::finish_resume(fd, waiting.snapshot, local, deliver_);
 }
 
@@ -360,6 +365,7 @@ void Handoffs::give(Entry entry) {
     go_live(waiting);
   } catch (const std::exception& error) {
     spdlog::warn("{}: {}", client_of(waiting.arrival.flow).str(), error.what());
+    offered_.forget(waiting.connection.get());
     ++counters_.not_taken;
     return refused_(waiting.opened, {abi::REASON_KERNEL_REFUSED, 0});
   }
@@ -368,6 +374,17 @@ void Handoffs::give(Entry entry) {
   if (waiting.arrival.is_whole()) ++counters_.whole_taken;
   waiting.opened.stamps.opened_ns = htobe64(nanoseconds(Clock::now()));
   taken_(waiting.opened);
+  replay(waiting);
+}
+
+/// What the client has sent while the connection was offered.
+void Handoffs::replay(const Waiting& waiting) {
+  const sys::Endpoint client = client_of(waiting.arrival.flow), local = local_end(waiting.arrival);
+  for (const CapturedSegment& captured : offered_.take(waiting.connection.get())) {
+    if (!conn::is_intact(client, local, captured.bytes)) continue;
+    conn::give_packets(client, local, captured.bytes, deliver_);
+    ++counters_.replayed;
+  }
 }
 
 /// What is closed is in repair: nobody hears of it.
@@ -418,6 +435,7 @@ void Handoffs::forget(const abi::flow_key& flow) {
 void Handoffs::drop(Entry entry) {
   if (entry->second.ticket) flows_.erase(entry->second.ticket->fd.get());
   if (entry->second.channel) flows_.erase(entry->second.channel.get());
+  if (entry->second.connection) offered_.forget(entry->second.connection.get());
   waiting_.erase(entry);
 }
 

@@ -7,6 +7,7 @@
 #include <tcpmig/resume.hpp>
 
 #include "agent/doors.hpp"
+#include "agent/offer_lock.hpp"
 #include "agent/openings.hpp"
 #include "agent/tickets.hpp"
 #include "conn/parcel.hpp"
@@ -24,7 +25,7 @@ namespace tcpmig::agent {
 ///               |                                          |
 ///               +---- deadline, ABORT, program ended ------+-----> closed in repair: Refused. Nothing was ever sent
 ///
-/// While it is in repair a filter drops what the client sends, which the kernel would acknowledge (the client sends it again).
+/// While it is in repair a filter keeps what the client sends, which the kernel would acknowledge (OfferLock).
 /// So what ends the agent, the program or the transfer before TAKEN leaves a connection that any other server may take.
 class Handoffs {
  public:
@@ -91,7 +92,9 @@ class Handoffs {
   void hear_ticket(Entry entry);
   /// True: decided.
   bool hear_program(Entry entry);
+  const ResumeKit& kit();
   void give(Entry entry);
+  void replay(const Waiting& waiting);
   void go_live(const Waiting& waiting);
   void end(Entry entry, Refusal refusal);
   void drop(Entry entry);
@@ -107,7 +110,8 @@ class Handoffs {
   Taken taken_;
   Refused refused_;
   Others others_;
-  std::unique_ptr<ResumeKit> kit_;  ///< made when the first whole connection comes
+  std::unique_ptr<ResumeKit> kit_;  ///< made when the first connection comes that wants it
+  OfferLock offered_;
   Doors doors_;
   std::map<std::uint16_t, std::string> paths_;  ///< `handoff` by port
   sys::UniqueFd epoll_;

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#include "agent/offer_lock.hpp"
+
+#include <sys/socket.h>
+
+#include <utility>
+
+#include "conn/socket_lock.hpp"
+#include "conn/socket_option.hpp"
+
+namespace tcpmig::agent {
+namespace {
+
+std::uint64_t cookie_of(int fd) {
+  return conn::get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE, "getsockopt SO_COOKIE");
+}
+
+}  // namespace
+
+void OfferLock::put_on(int fd) {
+  if (!kit_)
+    kit_ = std::make_unique<FreezeKit>(FreezeKit::Options{
+        .use_dump_program = false, .cgroup_name = {}, .keep_window_small = false});
+  captured_[cookie_of(fd)];
+  conn::SocketLock(fd, kit_->lock_program_fd()).keep();
+}
+
+void OfferLock::take_off(int fd) { conn::open_lock(fd); }
+
+void OfferLock::consume() {
+  if (!kit_) return;
+  kit_->consume_captures([this](CapturedSegment segment) {
+    const auto of = captured_.find(segment.cookie);
+    if (of != captured_.end() && of->second.size() < most_)
+      of->second.push_back(std::move(segment));
+  });
+}
+
+std::vector<CapturedSegment> OfferLock::take(int fd) {
+  consume();
+  auto of = captured_.extract(cookie_of(fd));
+  return of.empty() ? std::vector<CapturedSegment>{} : std::move(of.mapped());
+}
+
+void OfferLock::forget(int fd) { captured_.erase(cookie_of(fd)); }
+
+}  // namespace tcpmig::agent
