@@ -60,6 +60,11 @@ void Answers::aborted(const abi::wire_header& question, const sys::Endpoint& to)
   port_.send({answer_to(question, abi::WIRE_ABORTED), {}}, to);
 }
 
+void Answers::handed_back(const abi::wire_header& question, const sys::Endpoint& to,
+                          std::span<const std::byte> segment) {
+  port_.send({answer_to(question, abi::WIRE_SEGMENT), segment}, to);
+}
+
 void Answers::missing(const abi::wire_header& question, const sys::Endpoint& to,
                       std::span<const std::uint16_t> parts) {
   std::vector<std::uint16_t> numbers;

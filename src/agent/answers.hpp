@@ -22,6 +22,9 @@ class Answers {
   void refused(const abi::wire_header& question, const sys::Endpoint& to, abi::wire_reason reason,
                std::uint32_t detail = 0, std::uint32_t current_generation = 0);
   void aborted(const abi::wire_header& question, const sys::Endpoint& to);
+  /// A TCP segment (header and data) of a client whose transfer was refused.
+  void handed_back(const abi::wire_header& question, const sys::Endpoint& to,
+                   std::span<const std::byte> segment);
   void missing(const abi::wire_header& question, const sys::Endpoint& to,
                std::span<const std::uint16_t> parts);
 

@@ -58,6 +58,7 @@ Service::Service(const config::Config& config, const config::Node& self)
       tombstones_(programs_.tombstones()),
       answers_(port_, config, self, network_, counters_),
       held_({config.limits.hold_packets, config.limits.hold_bytes, config.timeouts.hold}),
+      hand_backs_(answers_, counters_, config.timeouts.transfer),
       orphans_(2 * config.timeouts.transfer + config.timeouts.hold),
       assembly_(config.timeouts.transfer),
       confirmations_(
@@ -151,6 +152,10 @@ void Service::on_packet(Bytes packet) {
     return;
   }
   if (confirmed && departures_.send_on(flow, std::span(packet).subspan(stray->tcp))) return;
+  const bool refused =
+      tombstone && !assembly_.has(flow) &&
+      (tombstone->state == abi::TOMB_REFUSED || tombstone->state == abi::TOMB_ABORTED);
+  if (refused && hand_back_packet(flow, packet)) return;
   const TimePoint now = Clock::now();
   const bool pending = assembly_.has(flow) || (tombstone && tombstone->state == abi::TOMB_OPENING);
   if (!pending && !confirmed && orphans_.overdue(flow, stray->seq, now)) {

@@ -9,6 +9,7 @@
 #include "agent/departures.hpp"
 #include "agent/endings.hpp"
 #include "agent/flows.hpp"
+#include "agent/hand_backs.hpp"
 #include "agent/handoffs.hpp"
 #include "agent/held_packets.hpp"
 #include "agent/openings.hpp"
@@ -88,6 +89,9 @@ class Service {
                     const abi::wire_header& question, const sys::Endpoint& from);
   void delivered(const abi::flow_key& flow);
   void replay(const abi::flow_key& flow);
+  void hand_back(const abi::flow_key& flow, const abi::wire_header& question,
+                 const sys::Endpoint& from);
+  bool hand_back_packet(const abi::flow_key& flow, const Bytes& packet);
   void tick(TimePoint now);
   void expire(const HeldPackets::Expired& expired);
   void keep_attached(TimePoint now);
@@ -111,6 +115,7 @@ class Service {
   Tombstones tombstones_;
   Answers answers_;
   HeldPackets held_;
+  HandBacks hand_backs_;
   Orphans orphans_;
   Assembly assembly_;
   Confirmations confirmations_;

@@ -107,7 +107,8 @@ void Service::on_abort(const abi::flow_key& flow, const control::Incoming& messa
     case abi::TOMBSTONE_DONE:
       ++counters_.aborted;
       flows_.settled(flow, generation, Clock::now());
-      return answers_.aborted(message.header, from);
+      answers_.aborted(message.header, from);
+      return hand_back(flow, message.header, from);
     case abi::TOMBSTONE_OLD:
       return answer_again(flow, outcome.now, message.header, from);
     default:

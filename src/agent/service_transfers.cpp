@@ -49,7 +49,7 @@ void Service::on_event(const abi::node_event& event) {
       if (reason != abi::REASON_TOMBSTONES_FULL)  // all others have claimed theirs
         flows_.settled(event.flow, ntohl(event.header.generation), Clock::now());
       answers_.refused(event.header, from, reason, event.detail);
-      return;
+      return hand_back(event.flow, event.header, from);
     case abi::EVENT_DUPLICATE:
       if (const auto tombstone = tombstones_.find(event.flow))
         answer_again(event.flow, *tombstone, event.header, from);
@@ -178,6 +178,7 @@ void Service::refuse(const Opened& opened, Refusal refusal) {
   else
     answers_.refused(opened.question, opened.from, refusal.reason, refusal.detail,
                      settled.now.generation);
+  hand_back(opened.flow, opened.question, opened.from);
 }
 
 /// Before it is opened. A refusal is final for its generation: the tombstone says so first, so that a late repeat is answered alike
@@ -240,6 +241,21 @@ void Service::delivered(const abi::flow_key& flow) {
   const auto opened = unconfirmed_.extract(flow);
   if (opened.empty()) return replay(flow);  // told earlier
   confirm(opened.mapped());
+}
+
+/// What was held for a connection that does not come, and what still comes of it.
+void Service::hand_back(const abi::flow_key& flow, const abi::wire_header& question,
+                        const sys::Endpoint& from) {
+  hand_backs_.refused(flow, question, from, Clock::now());
+  for (const Bytes& packet : held_.take(flow)) hand_back_packet(flow, packet);
+}
+
+bool Service::hand_back_packet(const abi::flow_key& flow, const Bytes& packet) {
+  const auto stray = parse_stray(packet);
+  const auto tombstone = tombstones_.find(flow);
+  return stray && tombstone &&
+         hand_backs_.give(flow, tombstone->target_port, std::span(packet).subspan(stray->tcp),
+                          Clock::now());
 }
 
 void Service::replay(const abi::flow_key& flow) {

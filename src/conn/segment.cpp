@@ -120,6 +120,17 @@ bool give_packets(const sys::Endpoint& from, const sys::Endpoint& to,
   return true;
 }
 
+std::vector<std::byte> readdress(const sys::Endpoint& from, const sys::Endpoint& to,
+                                 std::span<const std::byte> segment) {
+  const std::size_t ip_header = from.address.is_ipv4() ? sizeof(iphdr) : sizeof(ipv6hdr);
+  std::vector<std::byte> result;
+  give_packets(from, to, segment, [&](std::span<const std::byte> packet) {
+    const auto own = packet.subspan(ip_header);
+    if (result.empty()) result.assign(own.begin(), own.end());
+  });
+  return result;
+}
+
 bool is_intact(const sys::Endpoint& from, const sys::Endpoint& to,
                std::span<const std::byte> segment) {
   tcphdr header{};

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "sys/address.hpp"
 
@@ -16,6 +17,10 @@ namespace tcpmig::conn {
 bool give_packets(const sys::Endpoint& from, const sys::Endpoint& to,
                   std::span<const std::byte> segment,
                   const std::function<void(std::span<const std::byte>)>& give);
+
+/// The same segment from `from` to `to`: ports, and a checksum made anew. At most as long as one IP packet takes. Empty: not a TCP segment.
+std::vector<std::byte> readdress(const sys::Endpoint& from, const sys::Endpoint& to,
+                                 std::span<const std::byte> segment);
 
 /// Is this segment as `from` sent it to `to`? A socket filter may see one before TCP has verified it.
 /// Its checksum is right, or is that of the pseudo header alone (CHECKSUM_PARTIAL: of this machine, or

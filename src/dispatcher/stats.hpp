@@ -37,6 +37,7 @@ std::uint64_t monotonic_ns();
   X(kTakenBack, "taken_back")                      \
   X(kLeft, "left")                                 \
   X(kCapturesSent, "captures_sent_on")             \
+  X(kHandedBack, "handed_back")                    \
   X(kCapturesFull, "captures_dropped_full")        \
   X(kCapturesDamaged, "captures_dropped_damaged")   \
   X(kCapturesLost, "captures_without_transfer")    \

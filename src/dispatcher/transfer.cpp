@@ -13,6 +13,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "conn/append_segment.hpp"
+#include "conn/segment.hpp"
 #include "control/client_segments.hpp"
 #include "control/transfer_messages.hpp"
 
@@ -127,7 +128,7 @@ void Transfer::append_captures(const config::PoolServer& target) {
 
 void Transfer::offer(const control::Attempt& attempt) {
   append_captures(server(attempt));
-  offered_ends_[attempt.generation] = offered_.rcv_nxt;
+  offers_[attempt.generation] = {server(attempt).node_id, offered_.rcv_nxt};
   worker_.shared().loads.assigned(server(attempt).node_id);
   messages_ = control::transfer_messages(
       about(server(attempt).node_id, server(attempt).port, attempt.generation), offered_);
@@ -204,8 +205,18 @@ void Transfer::take_capture(CapturedSegment segment) {
   }
 }
 
+void Transfer::take_handed_back(const control::Incoming& message) {
+  const auto offer = offers_.find(ntohl(message.header.generation));
+  if (offer == offers_.end() || offer->second.node != ntohs(message.header.sender))
+    return worker_.shared().stats.add(Counter::kLateAnswers);
+  worker_.shared().stats.add(Counter::kHandedBack);
+  const Snapshot& frozen = frozen_.snapshot();
+  take_capture(
+      {.cookie = cookie(), .bytes = conn::readdress(frozen.peer, frozen.local, message.payload)});
+}
+
 void Transfer::send_captures() {
-  const Seq end = offered_ends_.at(machine_.owner().generation);
+  const Seq end = offers_.at(machine_.owner().generation).end;
   for (const auto& piece : captures_.take_from(end, control::segment_room(client()))) {
     send_segment(piece, false);
     worker_.shared().stats.add(Counter::kCapturesSent);

@@ -42,6 +42,8 @@ class Transfer : public std::enable_shared_from_this<Transfer>, private control:
 
   void take_answer(const control::Incoming& message);
   void take_capture(CapturedSegment segment);
+  /// A packet of the client that came to a server which does not take the connection.
+  void take_handed_back(const control::Incoming& message);
   [[nodiscard]] const sys::Endpoint& client() const noexcept { return frozen_.snapshot().peer; }
   [[nodiscard]] std::uint16_t service_id() const noexcept { return service_.id; }
   [[nodiscard]] std::uint64_t cookie() const noexcept { return frozen_.cookie(); }
@@ -81,7 +83,11 @@ class Transfer : public std::enable_shared_from_this<Transfer>, private control:
   const config::Pool& pool_;
   Frozen frozen_;
   Snapshot offered_;  ///< the frozen one, and what the lock has captured up to the last offer
-  std::map<control::Generation, Seq> offered_ends_;  ///< rcv_nxt of each offer
+  struct Offer {
+    std::uint16_t node = 0;
+    Seq end;  ///< rcv_nxt
+  };
+  std::map<control::Generation, Offer> offers_;
   Stamps stamps_;
   control::TransferMachine machine_;
   control::Captures captures_;

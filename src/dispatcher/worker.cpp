@@ -204,7 +204,9 @@ void Worker::take_message(std::span<const std::byte> datagram) {
   const Flow flow{{sys::Address(header.client), ntohs(header.client_port)}, ntohs(header.service)};
   const auto found = by_flow_.find(flow);
   const auto transfer = found == by_flow_.end() ? nullptr : found->second.lock();
-  if (transfer)
+  if (transfer && header.type == abi::WIRE_SEGMENT)
+    transfer->take_handed_back(*message);
+  else if (transfer)
     transfer->take_answer(*message);
   else
     shared_.stats.add(Counter::kLateAnswers);

@@ -253,3 +253,25 @@ TEST_CASE("raw clients that never send twice: uploads, pipelines and trickles ar
             << told_of_gaps << '\n';
   CHECK(told_of_gaps < transfers / 4);  // a busy machine may deliver late
 }
+
+TEST_CASE("raw clients that never send twice, and a server that refuses: it gives back what came") {
+  Strange world({.servers = 2}, {}, false);
+  if (skipped(world.lab)) return;
+  world.lab.start_server(ServerKind::kNginx, "server2");  // nobody listens on server1
+  const Talk talk = pipeline(world.small, 30);
+  unsigned transfers = 0;
+  std::size_t told_of_gaps = 0;
+  for (const unsigned count : {1U, 8U, 16U, 16U})
+    for (const bool ipv6 : {false, true}) {
+      INFO((ipv6 ? "v6\n" : "v4\n") << world.lab.logs());
+      check_senders(world, talk, ipv6, count, told_of_gaps);
+      transfers += count;
+    }
+  const auto counters = lab::role_status(*world.lab, "dispatcher1").at("counters");
+  std::cout << transfers << " transfers, refused first: " << counters.at("tried_next_server")
+            << ", handed back: " << counters.at("handed_back") << '\n';
+  CHECK(counters.at("transferred") == transfers);
+  CHECK(counters.at("tried_next_server") > 0);
+  CHECK(counters.at("handed_back") > 0);
+  CHECK(lab::role_status(*world.lab, "server1").at("agent").at("handed_back") > 0);
+}
