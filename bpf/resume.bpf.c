@@ -85,14 +85,15 @@ static inline enum form check_form(const struct wire_header *h, const struct pac
 	if (h->magic != bpf_htonl(WIRE_MAGIC) || h->type != WIRE_COMMIT)
 		return FORM_NOT_OURS;
 	if (!wire_form_is_known(h) || h->target != bpf_htons(settings->node) ||
-	    h->family != p->family || parts == 0 || parts > (whole ? WIRE_WHOLE_PARTS_MAX : WIRE_PARTS_MAX) ||
+	    h->family != p->family || parts == 0 ||
+	    parts > (whole ? WIRE_WHOLE_PARTS_MAX : WIRE_PARTS_MAX) ||
 	    bpf_ntohs(h->part) != parts - 1 || h->service == 0 || port == 0 ||
 	    bpf_ntohl(h->generation) > GENERATION_MASK)
 		return FORM_BAD;
 	if (length == 0 || length > PAYLOAD_MAX || length != p->payload - sizeof(*h) ||
 	    (parts == 1 ? total != length : total <= length) ||
-	    total > (whole ? WIRE_WHOLE_MAX : WIRE_SNAPSHOT_MAX) ||
-	    h->snd_wscale > 14 || h->rcv_wscale > 14)
+	    total > (whole ? WIRE_WHOLE_MAX : WIRE_SNAPSHOT_MAX) || h->snd_wscale > 14 ||
+	    h->rcv_wscale > 14)
 		return FORM_BAD;
 	if (whole || parts > 1 || bpf_map_lookup_elem(&user_ports, &port) ||
 	    p->l4 != (p->family == FAMILY_IPV4 ? PLAIN_IPV4 : PLAIN_IPV6))

@@ -190,7 +190,8 @@ static __always_inline int apply(struct flow_value *flow, const struct flow_key 
 		return VERDICT_CONTENTION;
 	flow->committed_ns = now;
 	flow->last_seen_ns = now;
-	if (verdict == VERDICT_REVIVE) /* else it is known, and perhaps newer than what the owner had heard */
+	/* else it is known, and perhaps newer than what the owner had heard */
+	if (verdict == VERDICT_REVIVE)
 		flow->client_ack = request->snd_nxt;
 	flow->snd_nxt = request->snd_nxt; /* before the COMMIT goes on: nobody acts on it yet */
 	if (request->client_fin) {

@@ -42,7 +42,8 @@ enum handover_verb {
   HANDOVER_GO = 'G',
   /* of a program that gives a connection away (tcpmig/migrate.hpp) */
   HANDOVER_MIGRATE = 'M', /* program: the target's name follows; with the connection and the blob */
-  HANDOVER_RECOVER = 'R', /* program: the agent was ended in the middle of that; with the connection */
+  /* program: the agent was ended in the middle of that; with the connection */
+  HANDOVER_RECOVER = 'R',
   HANDOVER_VERDICT = 'V', /* agent: struct handover_verdict, and the reason as text */
 };
 
