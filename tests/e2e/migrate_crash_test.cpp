@@ -57,11 +57,11 @@ TEST_CASE("migrate: a target whose program is stopped or has ended gives the con
     CHECK(read_answer(client, 4 * kMegabyte) == "");
   }
   INFO(roaming.output(1) << roaming.lab().logs());
-  CHECK(roaming.counter(1, "migrate_returned") == 3);
+  CHECK(lab::wait_until(5s, [&] { return roaming.counter(1, "migrate_returned") == 3; }));
   roaming.start(2);
   HttpClient client = roaming.ask(down(4 * kMegabyte, "moves=3&to=server2&to=server1"));
   CHECK(read_answer(client, 4 * kMegabyte) == "");
-  CHECK(roaming.counter(1, "migrated") == 2);
+  CHECK(lab::wait_until(5s, [&] { return roaming.counter(1, "migrated") == 2; }));
 }
 
 TEST_CASE("migrate: the agent of the source is killed at any moment") {
@@ -106,8 +106,8 @@ TEST_CASE("migrate: the next agent gives a frozen connection back to its program
   INFO(roaming.output(1) << roaming.lab().logs());
   CHECK(wrong == "");
   CHECK(roaming.output(1).find("the agent was ended in the middle") != std::string::npos);
-  CHECK(roaming.counter(1, "migrate_recovered") == 1);
-  CHECK(roaming.counter(1, "migrate_returned") == 1);
+  CHECK(lab::wait_until(5s, [&] { return roaming.counter(1, "migrate_recovered") == 1; }));
+  CHECK(lab::wait_until(5s, [&] { return roaming.counter(1, "migrate_returned") == 1; }));
   REQUIRE(::kill(-roaming.pid(2), SIGCONT) == 0);
 }
 
@@ -134,11 +134,11 @@ TEST_CASE("migrate: the program of the source is killed while its connection mov
   SECTION("the target takes it all the same") {
     REQUIRE(::kill(-roaming.pid(2), SIGCONT) == 0);
     CHECK(read_answer(client, kSmall) == "");
-    CHECK(roaming.counter(1, "migrated") == 1);
+    CHECK(lab::wait_until(5s, [&] { return roaming.counter(1, "migrated") == 1; }));
   }
   SECTION("the target does not: the client gets an end") {
     CHECK(client.closed_within(20s));
-    CHECK(roaming.counter(1, "migrate_returned") == 1);
+    CHECK(lab::wait_until(5s, [&] { return roaming.counter(1, "migrate_returned") == 1; }));
     REQUIRE(::kill(-roaming.pid(2), SIGCONT) == 0);
   }
   SECTION("the agent, too: the client gets an end from the next one") {
