@@ -5,8 +5,6 @@
 
 #include <thread>
 
-#include <iostream>
-
 #include "catch.hpp"
 #include "e2e/exec_support.hpp"
 #include "e2e/migrate_support.hpp"
@@ -80,6 +78,9 @@ TEST_CASE("migrate: over links that lose, double and reorder") {
 
 TEST_CASE("migrate: a client goes on sending while its connection moves") {
   RoamingLab roaming({.servers = 2});
+  // A program that reads slowly may have up to 32 MB waiting (tcp_rmem of Linux 6.18), and a transfer carries 8.
+  for (const char* server : {"server1", "server2"})
+    set_in(roaming.lab(), server, "tcp_rmem", "4096 131072 4194304");
   const std::size_t size = 16 * kMegabyte;
   std::string body(size, '\0');
   for (std::size_t i = 0; i < size; ++i) body[i] = static_cast<char>(pattern(i));
@@ -91,18 +92,10 @@ TEST_CASE("migrate: a client goes on sending while its connection moves") {
     client.send(body);
     const Response response = client.receive();
     INFO(roaming.output(1) << roaming.output(2) << roaming.lab().logs());
-    CHECK(response.body.starts_with(std::to_string(size) + " " + std::to_string(sum_of(body)) +
-                                    " server"));
+    CHECK(response.body == std::to_string(size) + " " + std::to_string(sum_of(body)) + " server1");
   }
-  // One that asks while something of the client has come out of order is told to try again, and goes on where it is.
-  CHECK(lab::wait_until(5s, [&] {
-    return roaming.counter(1, "migrated") + roaming.counter(1, "migrate_not_frozen") >= 8;
-  }));
-  std::cout << "migrated " << roaming.counter(1, "migrated") << ", gaps "
-            << roaming.counter(1, "migrate_not_frozen") << ' '
-            << roaming.counter(2, "migrate_not_frozen") << ", returned "
-            << roaming.counter(1, "migrate_returned") << '\n';
-  CHECK(roaming.counter(1, "migrated") >= 4);
+  INFO(roaming.output(1) << roaming.output(2));
+  CHECK(lab::wait_until(5s, [&] { return roaming.counter(1, "migrated") == 10; }));
 }
 
 TEST_CASE("migrate: a client that has closed its direction gets the rest") {

@@ -2,11 +2,9 @@
 // Clients that negotiate less, more or other things than a Linux client does: moved with exactly
 // what they have, or relayed, and never a byte wrong.
 #include <algorithm>
-#include <fstream>
 
 #include "catch.hpp"
 #include "e2e/strange.hpp"
-#include "sys/netns.hpp"
 
 using namespace tcpmig;
 using namespace tcpmig::e2e;
@@ -69,12 +67,6 @@ void check_relayed(Strange& world, const Shape& shape, bool ipv6, const std::str
   CHECK_FALSE(client.reset());
   check_options(client, shape);
   CHECK(world.relayed(reason) == before + 1);
-}
-
-void set_in(const TestLab& lab, const std::string& node, const std::string& setting,
-            const std::string& value) {
-  const sys::EnterNetns inside(lab.netns(node));
-  std::ofstream("/proc/sys/net/ipv4/" + setting) << value << std::flush;
 }
 
 constexpr std::uint8_t kEct0 = 2, kCe = 3, kEcnBits = 3;

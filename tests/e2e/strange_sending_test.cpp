@@ -116,38 +116,22 @@ std::string in_words(const TestLab& lab) {
   return text;
 }
 
-/// Says the segment that something is missing? A single block below what is acknowledged says that something came twice (D-SACK, RFC 2883).
-bool tells_of_gap(const Segment& segment) {
-  if (segment.sack.empty()) return false;
-  return segment.sack.size() > 1 ||
-         static_cast<std::int32_t>(segment.sack.front().second - segment.ack) > 0;
-}
-
-/// Segments that would have made an ordinary client send again.
+/// Segments with SACK: an ordinary client would have sent again.
 std::size_t gaps_in(const std::vector<std::unique_ptr<Sender>>& senders) {
   std::size_t count = 0;
   for (const auto& sender : senders)
-    for (const Segment& segment : sender->client.seen()) count += tells_of_gap(segment) ? 1 : 0;
+    for (const Segment& segment : sender->client.seen()) count += segment.sack.empty() ? 0 : 1;
   return count;
 }
 
-struct Sums {
-  std::size_t told_of_gaps = 0;
-  unsigned not_judged = 0;  ///< rounds
-};
-
-void check_senders(Strange& world, const Talk& talk, bool ipv6, unsigned count, Sums& sums) {
+void check_senders(Strange& world, const Talk& talk, bool ipv6, unsigned count,
+                   std::size_t& told_of_gaps) {
   std::vector<std::unique_ptr<Sender>> senders;
   const std::uint64_t dropped_before = dropped_by_machine();
   for (unsigned i = 0; i < count; ++i)
     senders.push_back(std::make_unique<Sender>(*world.network, ipv6, talk, Shape{}));
   for (const auto& sender : senders) REQUIRE(sender->client.connect());
   const bool all = send_all(*world.network, senders);
-  if (const auto lost = dropped_by_machine() - dropped_before; !all && lost != 0) {
-    std::cout << "not judged: this machine has dropped " << lost << " packets\n";
-    ++sums.not_judged;
-    return;
-  }
   if (!all) {
     for (const auto& sender : senders)
       if (sender->client.snd_una() != sender->client.snd_nxt()) {
@@ -158,7 +142,7 @@ void check_senders(Strange& world, const Talk& talk, bool ipv6, unsigned count, 
                                                    << ", dropped by the machine "
                                                    << dropped_by_machine() - dropped_before);
   }
-  sums.told_of_gaps += gaps_in(senders);
+  told_of_gaps += gaps_in(senders);
   for (const auto& sender : senders)
     for (const std::string& answer : talk.answers) {
       const Response response = sender->client.receive();
@@ -281,20 +265,18 @@ TEST_CASE("raw clients that never send twice: uploads, pipelines and trickles ar
                                                 {"trickle", upload(3'000, 50)},
                                                 {"pipeline", pipeline(world.small, 30)}};
   unsigned transfers = 0;
-  Sums sums;
+  std::size_t told_of_gaps = 0;
   for (const auto& [name, talk] : talks)
     for (const unsigned count : {1U, 1U, 8U, 16U})
       for (const bool ipv6 : {false, true}) {
         INFO(name << (ipv6 ? " v6\n" : " v4\n") << world.lab.logs());
-        check_senders(world, talk, ipv6, count, sums);
+        check_senders(world, talk, ipv6, count, told_of_gaps);
         transfers += count;
       }
   CHECK(world.committed() == transfers);
   std::cout << transfers << " transfers: " << in_words(world.lab) << ", told of gaps "
-            << sums.told_of_gaps << '\n';
-  CHECK(sums.not_judged < 4);
-  // A busy machine may deliver late; and by repair resume the server speaks while what came meanwhile is still on its way.
-  if (!tests_repair()) CHECK(sums.told_of_gaps < transfers / 4);
+            << told_of_gaps << '\n';
+  CHECK(told_of_gaps < transfers / 4);  // a busy machine may deliver late
 }
 
 TEST_CASE("raw clients that never send twice, and a server that refuses: it gives back what came") {
@@ -303,17 +285,16 @@ TEST_CASE("raw clients that never send twice, and a server that refuses: it give
   world.lab.start_server(ServerKind::kNginx, "server2");  // nobody listens on server1
   const Talk talk = pipeline(world.small, 30);
   unsigned transfers = 0;
-  Sums sums;
+  std::size_t told_of_gaps = 0;
   for (const unsigned count : {1U, 8U, 16U, 16U})
     for (const bool ipv6 : {false, true}) {
       INFO((ipv6 ? "v6\n" : "v4\n") << world.lab.logs());
-      check_senders(world, talk, ipv6, count, sums);
+      check_senders(world, talk, ipv6, count, told_of_gaps);
       transfers += count;
     }
   const auto counters = lab::role_status(*world.lab, "dispatcher1").at("counters");
   std::cout << transfers << " transfers, refused first: " << counters.at("tried_next_server")
             << ", handed back: " << counters.at("handed_back") << '\n';
-  CHECK(sums.not_judged < 3);
   CHECK(counters.at("transferred") == transfers);
   CHECK(counters.at("tried_next_server") > 0);
   CHECK(counters.at("handed_back") > 0);

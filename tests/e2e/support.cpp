@@ -231,6 +231,13 @@ std::uint64_t netstat(const TestLab& lab, const std::string& node, const std::st
   throw std::runtime_error("no " + name + " in netstat");
 }
 
+void set_in(const TestLab& lab, const std::string& node, const std::string& setting,
+            const std::string& value) {
+  const sys::EnterNetns inside(lab.netns(node));
+  std::ofstream file("/proc/sys/net/ipv4/" + setting);
+  if (!(file << value << std::flush)) throw std::runtime_error("cannot set " + setting);
+}
+
 bool skipped(const TestLab& lab) {
   const config::Node* server = lab->config().find_node("server1");
   if (server == nullptr) throw std::runtime_error("the lab has no server1");

@@ -98,6 +98,10 @@ std::string read_file(const std::filesystem::path& path);
 /// A number of a node's kernel, of all its sockets: TcpExt of /proc/net/netstat.
 std::uint64_t netstat(const TestLab& lab, const std::string& node, const std::string& name);
 
+/// Writes /proc/sys/net/ipv4/SETTING of a node.
+void set_in(const TestLab& lab, const std::string& node, const std::string& setting,
+            const std::string& value);
+
 /// TCPMIG_TEST_RESUME=repair: every lab forces repair resume, and its servers run under `tcpmig exec`.
 bool tests_repair();
 /// The same line for a test that is about kernel resume alone; `why` completes it.
