@@ -205,8 +205,8 @@ void Departure::take_answer(const control::Incoming& message, TimePoint now) {
 
 void Departure::take_capture(CapturedSegment segment) {
   if (!frozen_) return;
-  captures_.add(frozen_->snapshot(),
-                std::move(segment));  // what is not kept the client sends again
+  if (captures_.add(frozen_->snapshot(), std::move(segment)) != control::Captures::Outcome::kKept)
+    ++world_.counters.captures_dropped;  // the client sends it again
   if (moved_) send_captures();
 }
 

@@ -64,7 +64,7 @@ Handoffs::Handoffs(const config::Config& config, const config::Node& self,
       counters_(counters),
       taken_(std::move(taken)),
       refused_(std::move(refused)),
-      offered_(config.limits.hold_packets),
+      offered_(config.limits.hold_packets, counters),
       doors_(config, self, counters),
       epoll_(sys::check("epoll_create1", ::epoll_create1(EPOLL_CLOEXEC))),
       listener_(listen_for_claims(config.paths(self.name).handover_socket())) {
@@ -381,7 +381,10 @@ void Handoffs::give(Entry entry) {
 void Handoffs::replay(const Waiting& waiting) {
   const sys::Endpoint client = client_of(waiting.arrival.flow), local = local_end(waiting.arrival);
   for (const CapturedSegment& captured : offered_.take(waiting.connection.get())) {
-    if (!conn::is_intact(client, local, captured.bytes)) continue;
+    if (!conn::is_intact(client, local, captured.bytes)) {
+      ++counters_.captures_dropped;
+      continue;
+    }
     conn::give_packets(client, local, captured.bytes, deliver_);
     ++counters_.replayed;
   }

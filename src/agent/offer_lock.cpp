@@ -31,8 +31,11 @@ void OfferLock::consume() {
   if (!kit_) return;
   kit_->consume_captures([this](CapturedSegment segment) {
     const auto of = captured_.find(segment.cookie);
-    if (of != captured_.end() && of->second.size() < most_)
+    if (of == captured_.end()) return;  // of a connection that nobody will ever have
+    if (of->second.size() < most_)
       of->second.push_back(std::move(segment));
+    else
+      ++counters_.captures_dropped;
   });
 }
 

@@ -9,6 +9,8 @@
 
 #include <tcpmig/freeze.hpp>
 
+#include "agent/counters.hpp"
+
 namespace tcpmig::agent {
 
 /// Connections that are restored, in repair, and wait for their programs: what the client sends meanwhile the kernel must not acknowledge
@@ -16,8 +18,8 @@ namespace tcpmig::agent {
 /// kernel when the connection lives.
 class OfferLock {
  public:
-  /// `most`: packets of one connection; beyond that the client sends again.
-  explicit OfferLock(std::size_t most) : most_(most) {}
+  /// `most`: packets of one connection; beyond that the client sends again, and it is counted.
+  OfferLock(std::size_t most, Counters& counters) : most_(most), counters_(counters) {}
 
   /// Throws std::system_error. The first call loads the program; without one nothing is copied.
   void put_on(int fd);
@@ -31,6 +33,7 @@ class OfferLock {
   void consume();
 
   std::size_t most_;
+  Counters& counters_;
   std::unique_ptr<FreezeKit> kit_;
   std::unordered_map<std::uint64_t, std::vector<CapturedSegment>> captured_;  ///< by socket cookie
 };

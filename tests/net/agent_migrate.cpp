@@ -2,10 +2,14 @@
 // Connections that programs give away: what an agent says as their source, and what it takes as their target. The test plays the switch and the
 // other server.
 #include <arpa/inet.h>
+#include <linux/sock_diag.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstring>
 #include <expected>
 #include <future>
 #include <tcpmig/migrate.hpp>
@@ -47,6 +51,34 @@ Snapshot in_the_middle(const Endpoint& client) {
   snapshot.snd_nxt = snapshot.snd_una + 2'000;
   snapshot.unsent = pattern(500);
   return snapshot;
+}
+
+/// Of the message that waits there; it stays.
+UniqueFd peeked_descriptor(const UniqueFd& channel) {
+  char text[256];
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  iovec piece{text, sizeof text};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  if (!sys_test::holds_within(5s, [&] {
+        return ::recvmsg(channel.get(), &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) > 0;
+      }))
+    return {};
+  const cmsghdr* head = CMSG_FIRSTHDR(&message);
+  int fd = -1;
+  if (head != nullptr) std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
+  return UniqueFd(fd);
+}
+
+/// What filters of this socket have kept from it.
+std::uint32_t drops_of(const UniqueFd& fd) {
+  std::array<std::uint32_t, SK_MEMINFO_VARS> memory{};
+  socklen_t length = sizeof memory;
+  REQUIRE(::getsockopt(fd.get(), SOL_SOCKET, SO_MEMINFO, memory.data(), &length) == 0);
+  return memory[SK_MEMINFO_DROPS];
 }
 
 /// A connection on port 80 that its program gives to "s2"; the test hears what the agent says of it.
@@ -308,6 +340,16 @@ TEST_CASE("agent: what a program may not give away stays", "[agent]") {
     const int off = -1;
     ::setsockopt(leaving.connection.get(), SOL_SOCKET, SO_PEEK_OFF, &off, sizeof off);
   }
+  const auto refused = [&](UniqueFd fd) {
+    const auto outcome = migrate(std::move(fd), "s2", {}, {.agent = leaving.agent()});
+    REQUIRE_FALSE(outcome);
+    CHECK(outcome.error().fd);
+    return outcome.error().error;
+  };
+  CHECK(refused(UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0))) == EPROTOTYPE);
+  CHECK(world.counter("migrate_not_tcp") == 1);
+  CHECK(refused(UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))) == ENOTCONN);
+  CHECK(world.counter("migrate_not_ours") == 1);
   // a blob that the library would not have sent
   const UniqueFd blob = conn::make_blob(pattern(kMaxBlob + 1));
   const UniqueFd channel(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
@@ -332,4 +374,52 @@ TEST_CASE("agent: what a program may not give away stays", "[agent]") {
   CHECK(world.counter("migrate_busy") == 1);
   leaving.answer(commit, abi::WIRE_RESUMED, abi::REASON_NONE, false);
   CHECK(leaving.outcome.get());
+}
+
+TEST_CASE("agent: the next agent asks what became of a connection that was leaving", "[agent]") {
+  if (cannot_run_here()) return;
+  Leaving leaving(client4(6604));
+  World& world = leaving.world;
+  leaving.leave();
+  const abi::wire_header commit = leaving.said(abi::WIRE_COMMIT);
+  REQUIRE(world.stop(SIGKILL) == 128 + SIGKILL);
+  world.start();
+  // It asks the other server, which is silent, and takes the connection back.
+  const abi::wire_header back = leaving.said(abi::WIRE_COMMIT, true);
+  CHECK(ntohl(back.generation) > ntohl(commit.generation));
+  leaving.answer(back, abi::WIRE_RESUMED, abi::REASON_NONE, true);
+  const auto outcome = leaving.outcome.get();
+  REQUIRE_FALSE(outcome);
+  CHECK(outcome.error().fd);
+  CHECK(outcome.error().error == ECONNABORTED);
+  CHECK(world.counter("migrate_recovered") == 1);
+}
+
+TEST_CASE(
+    "agent: what comes while a connection is offered is given to it, what is too much is counted",
+    "[agent]") {
+  if (cannot_hand_over_here()) return;
+  World world("[limits]\nhold_packets = 2\n", true);
+  world.start();
+  const UniqueFd server = listen_for_handoff(world);
+  std::uint64_t dropped = 0;
+  for (const Endpoint& client : {client4(6605), client6(6605)}) {
+    const Snapshot snapshot = snapshot_of(client, pattern(100));
+    world.transfer(transfer_of(client, 1000, 81), snapshot);
+    const UniqueFd agent = sys_test::accepted_socket(server);
+    REQUIRE(agent);
+    const UniqueFd offered = peeked_descriptor(agent);
+    REQUIRE(offered);  // and the agent waits for TAKEN
+    std::uint32_t seq = snapshot.rcv_nxt.value;
+    for (const std::string_view text : {"one", "two", "three"}) {
+      world.send_segment(client, seq, snapshot.snd_nxt.value, kAck | kPsh, text, 81);
+      seq += static_cast<std::uint32_t>(text.size());
+    }
+    REQUIRE(sys_test::holds_within(5s, [&] { return drops_of(offered) == 3; }));
+    const auto [taken, note] = take_connection(agent.get()).value();
+    CHECK(is_resumed(world.answer()));
+    CHECK(read_bytes(taken, 100) == pattern(100));
+    CHECK(text_of(read_bytes(taken, 6)) == "onetwo");
+    CHECK(world.reaches("captures_dropped", ++dropped));
+  }
 }

@@ -85,7 +85,7 @@ TEST_CASE("counters: those of the switch are expected by tests of its programs")
 
 TEST_CASE("counters: those of a node's programs and of the agent are expected by tests") {
   check_reached(kOfNode, {"net"}, true);
-  check_reached(kOfAgent, {"net", "e2e"}, true);
+  check_reached(kOfAgent, {"net"}, true);
 }
 
 TEST_CASE("counters: those of the dispatcher are expected by tests of the whole system") {
