@@ -14,7 +14,6 @@
 #include <tcpmig/freeze.hpp>
 #include <tcpmig/resume.hpp>
 
-#include "agent/findings.hpp"
 #include "conn/dump.hpp"
 #include "conn/socket_lock.hpp"
 #include "conn/socket_option.hpp"
@@ -123,12 +122,6 @@ std::string guard_program() {
   return "the agent's guard loads";
 }
 
-std::string kfunc() {
-  const agent::Finding finding = agent::kfunc(true);
-  require(finding.ok, finding.detail);
-  return finding.detail + ", and the program that calls it loads";
-}
-
 /// An end of a pair of veth interfaces that goes with the network namespace.
 int veth() {
   sys::Netlink netlink;
@@ -195,10 +188,6 @@ constexpr std::array kChecks{
           "use Linux 6.4 or newer with CONFIG_DEBUG_INFO_BTF=y"},
     Check{"guard_program", kAgent, kBpf, guard_program, Verdict::kMissing,
           "the agent does not start", kStock},
-    Check{"kfunc", kAgent, kBpf, kfunc, Verdict::kMissing,
-          "no kernel resume: servers must run under `tcpmig exec`, or have a `handoff`",
-          "start the servers by `tcpmig exec`, or use Linux 6.9 or newer with CONFIG_SYN_COOKIES=y "
-          "and CONFIG_DEBUG_INFO_BTF=y"},
     Check{"switch_tc", kSwitch, kNetwork | kBpf, switch_by_tc, Verdict::kMissing, "no switch by tc",
           "use Linux 5.8 or newer with CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS"},
     Check{"switch_xdp", kSwitch, kNetwork | kBpf, switch_by_xdp, Verdict::kWorksAround,

@@ -39,6 +39,7 @@ void require(bool condition, const std::string& what);
 std::span<const Check> machine_checks();
 std::span<const Check> socket_checks();
 std::span<const Check> bpf_checks();
+std::span<const Check> kfunc_checks();
 std::span<const Check> kernel_checks();
 
 }  // namespace tcpmig::doctor

@@ -31,7 +31,8 @@ constexpr std::chrono::seconds kLimit{120};
 
 std::vector<const Check*> wanted_checks(unsigned roles) {
   std::vector<const Check*> wanted;
-  for (const auto table : {machine_checks(), socket_checks(), bpf_checks(), kernel_checks()})
+  for (const auto table :
+       {machine_checks(), socket_checks(), bpf_checks(), kfunc_checks(), kernel_checks()})
     for (const Check& check : table)
       if ((check.roles & roles) != 0) wanted.push_back(&check);
   return wanted;
