@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Transfers of one part: opened by the tc program, confirmed by the agent.
 #include <arpa/inet.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include <cstring>
 
 #include "agent_world.hpp"
 #include "catch.hpp"
@@ -66,6 +70,71 @@ TEST_CASE("agent: a stock listener accepts a transferred connection", "[agent]")
   CHECK(world.counter("confirmed") == 2);
   CHECK(world.resets() == 0);
   CHECK(world.stop(SIGTERM) == 0);
+}
+
+namespace {
+
+/// What the server has sent of its stream from `first` on, each part acknowledged by the client: until `length` bytes are there.
+std::string read_as_client(World& world, const Endpoint& client, std::uint32_t client_seq,
+                           std::uint32_t first, std::size_t length) {
+  std::string text(length, '\0');
+  std::size_t got = 0;
+  sys_test::holds_within(10s, [&] {
+    for (const Sent& segment : world.sent()) {
+      const std::uint32_t at = segment.seq - first;
+      if (segment.to != client || segment.data.empty() || at != got ||
+          at + segment.data.size() > length)
+        continue;
+      std::memcpy(text.data() + at, segment.data.data(), segment.data.size());
+      got += segment.data.size();
+      world.send_segment(client, client_seq, first + static_cast<std::uint32_t>(got), kAck);
+    }
+    return got == length;
+  });
+  text.resize(got);
+  return text;
+}
+
+int unacknowledged(const UniqueFd& socket) {
+  int count = -1;
+  REQUIRE(::ioctl(socket.get(), SIOCOUTQ, &count) == 0);
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("agent: sequence numbers that wrap in the request and in the reply", "[agent]") {
+  if (cannot_run_here()) return;
+  World world;
+  const UniqueFd listener = world.listener();
+  world.start();
+  const std::string reply = text_of(pattern(20'000));
+  std::uint16_t port = 4600;
+  for (const bool ipv4 : {true, false})
+    for (const std::uint32_t before : {0U, 1U, 700U, 5'000U}) {  // of the wrap
+      const Endpoint client = ipv4 ? client4(++port) : client6(++port);
+      CAPTURE(client.str(), before);
+      const std::uint32_t ours = 0U - before;
+      Snapshot snapshot = snapshot_of(client, bytes_of(kRequest));
+      snapshot.timestamps.reset();  // the client's segments here carry none
+      snapshot.snd_una = snapshot.snd_nxt = {ours};
+      const std::uint32_t next = static_cast<std::uint32_t>(kRequest.size()) - before % 20;
+      snapshot.rcv_nxt = {next};
+      world.transfer(transfer_of(client), snapshot);
+      const UniqueFd connection = accepted(listener);
+      REQUIRE(connection);
+      CHECK(text_of(read_bytes(connection, kRequest.size())) == kRequest);
+      REQUIRE(is_resumed(world.answer()));
+      world.sent();
+      REQUIRE(::send(connection.get(), reply.data(), reply.size(), 0) ==
+              static_cast<ssize_t>(reply.size()));
+      CHECK(read_as_client(world, client, next, ours, reply.size()) == reply);
+      CHECK(sys_test::holds_within(5s, [&] { return unacknowledged(connection) == 0; }));
+      world.send_segment(client, next, ours + static_cast<std::uint32_t>(reply.size()), kAck | kPsh,
+                         "more");
+      CHECK(text_of(read_bytes(connection, 4)) == "more");
+    }
+  CHECK(world.resets() == 0);
 }
 
 TEST_CASE("agent: whatever the client negotiated", "[agent]") {
