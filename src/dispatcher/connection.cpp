@@ -106,10 +106,10 @@ struct Asking {
   Stamps stamps;
 };
 
-/// The chosen pool and the first server of it.
+/// The chosen pool and the first server of it; without one, none has an agent.
 struct Choice {
   const config::Pool* pool = nullptr;
-  std::size_t index = 0;
+  std::optional<std::size_t> index;
 };
 
 std::optional<Choice> choose(Shared& shared, const config::Service& service,
@@ -117,10 +117,9 @@ std::optional<Choice> choose(Shared& shared, const config::Service& service,
   const config::Route* route = policy::match(service, head);
   if (route == nullptr) return std::nullopt;
   const config::Pool& pool = shared.pool(*route);
-  const auto index = policy::choose(pool, shared.next_turn(pool), {},
-                                    [&](config::NodeId node) { return shared.loads.get(node); });
-  if (!index) return std::nullopt;
-  return Choice{&pool, *index};
+  const auto load = [&](config::NodeId node) { return shared.loads.get(node); };
+  return Choice{
+      &pool, policy::choose(pool, shared.next_turn(pool), policy::without_agent(pool, load), load)};
 }
 
 using Failure = control::TransferMachine::Failure;
@@ -191,7 +190,7 @@ asio::awaitable<void> transfer(Worker& worker, Asking asking, const config::Serv
   const bool may_repeat = asking.head.is_idempotent() && choice.pool->retry_on_silence;
   auto task = std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*freezing.frozen),
                                          may_repeat, asking.stamps);
-  Outcome outcome = co_await task->run(choice.index);
+  Outcome outcome = co_await task->run(*choice.index);
   task.reset();
   if (outcome.moved) co_return;
   const std::string reason = text_of(outcome.why);
@@ -207,10 +206,10 @@ asio::awaitable<void> transfer(Worker& worker, Asking asking, const config::Serv
   co_await stay(worker, service, *choice.pool, std::move(connection), reason, to_head);
 }
 
-/// Moves it, or relays it where the pool says so.
+/// Moves it, or relays it where the pool says so, or nothing can be moved to it.
 asio::awaitable<void> pass_on(Worker& worker, Asking asking, const config::Service& service,
                               Choice choice) {
-  if (!choice.pool->relay) {
+  if (!choice.pool->relay && choice.index) {
     co_await transfer(worker, std::move(asking), service, choice);
     co_return;
   }
@@ -218,7 +217,7 @@ asio::awaitable<void> pass_on(Worker& worker, Asking asking, const config::Servi
   connection.fd = std::move(asking.fd);
   connection.received = std::move(asking.bytes);
   connection.head_length = asking.head_length;
-  std::string reason = "pool mode";
+  std::string reason = choice.pool->relay ? "pool mode" : "no agent on any server";
   const bool to_head = asking.head.method == "HEAD";
   co_await stay(worker, service, *choice.pool, std::move(connection), std::move(reason), to_head);
 }

@@ -53,11 +53,15 @@ void LoadTable::assigned(config::NodeId node) {
 }
 
 policy::Load LoadTable::get(config::NodeId node) const {
-  constexpr std::uint64_t kFresh = 1'000'000'000;
-  const std::uint64_t reported = entries_.at(node).reported_ns.load(std::memory_order_relaxed);
-  return {reported != 0 && monotonic_ns() < reported + kFresh,
-          entries_.at(node).connections.load(std::memory_order_relaxed) +
-              entries_.at(node).assigned.load(std::memory_order_relaxed)};
+  // reports come ten times a second
+  constexpr std::uint64_t kFresh = 1'000'000'000, kGone = 3 * kFresh;
+  const Entry& entry = entries_.at(node);
+  const std::uint64_t reported = entry.reported_ns.load(std::memory_order_relaxed);
+  const std::uint64_t now = monotonic_ns();
+  return {.alive = reported != 0 && now < reported + kFresh,
+          .connections = entry.connections.load(std::memory_order_relaxed) +
+                         entry.assigned.load(std::memory_order_relaxed),
+          .silent = now >= std::max(reported, begun_ns_) + kGone};
 }
 
 namespace {

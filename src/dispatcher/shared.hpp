@@ -27,6 +27,7 @@ class LoadTable {
   [[nodiscard]] policy::Load get(config::NodeId node) const;
 
  private:
+  std::uint64_t begun_ns_ = monotonic_ns();
   struct Entry {
     std::atomic<std::uint64_t> reported_ns{0};
     std::atomic<std::uint32_t> connections{0};

@@ -154,8 +154,10 @@ void Transfer::abort(const control::Attempt&) {
 
 std::optional<control::Candidate> Transfer::next(const std::set<std::size_t>& tried) {
   Shared& shared = worker_.shared();
-  const auto index = policy::choose(pool_, shared.next_turn(pool_), tried,
-                                    [&](config::NodeId node) { return shared.loads.get(node); });
+  const auto load = [&](config::NodeId node) { return shared.loads.get(node); };
+  std::set<std::size_t> excluded = policy::without_agent(pool_, load);
+  excluded.insert(tried.begin(), tried.end());
+  const auto index = policy::choose(pool_, shared.next_turn(pool_), excluded, load);
   if (!index) return std::nullopt;
   return control::Candidate{*index, pool_.servers[*index].node_id};
 }

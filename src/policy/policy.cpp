@@ -61,4 +61,13 @@ std::optional<std::size_t> choose(const config::Pool& pool, std::uint64_t turn,
   return best;
 }
 
+std::set<std::size_t> without_agent(const config::Pool& pool,
+                                    const std::function<Load(config::NodeId)>& load) {
+  std::set<std::size_t> result;
+  if (!pool.relay && pool.relay_fallback)
+    for (std::size_t i = 0; i < pool.servers.size(); ++i)
+      if (load(pool.servers[i].node_id).silent) result.insert(i);
+  return result;
+}
+
 }  // namespace tcpmig::policy

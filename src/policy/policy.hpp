@@ -19,6 +19,7 @@ const config::Route* match(const config::Service& service, const http::RequestHe
 struct Load {
   bool alive = false;  ///< it reported within the last second
   std::uint32_t connections = 0;
+  bool silent = false;  ///< it has not reported for so long that no agent can be there
 };
 
 /// The server for the next connection: an index into pool.servers, not in `excluded` (servers that have refused this connection).
@@ -27,5 +28,9 @@ struct Load {
 std::optional<std::size_t> choose(const config::Pool& pool, std::uint64_t turn,
                                   const std::set<std::size_t>& excluded,
                                   const std::function<Load(config::NodeId)>& load);
+
+/// Servers that nothing can be moved to: `silent`, in a pool that may relay instead. Indices into pool.servers.
+std::set<std::size_t> without_agent(const config::Pool& pool,
+                                    const std::function<Load(config::NodeId)>& load);
 
 }  // namespace tcpmig::policy

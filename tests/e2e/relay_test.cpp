@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // What is not moved is relayed: by the pool's word, or because it cannot be moved.
+#include <signal.h>
 #include <sys/socket.h>
+
+#include <thread>
 
 #include "catch.hpp"
 #include "e2e/listener.hpp"
@@ -136,4 +139,63 @@ TEST_CASE("what cannot be moved is answered with 503 where the pool says so") {
   HttpClient second(lab.netns("client1"), vip(false));
   second.send(get("/1k"));
   CHECK(second.receive().status == 503);
+}
+
+TEST_CASE("servers without an agent: their connections are relayed, GET and POST, and counted") {
+  TestLab lab({.servers = 2}, relay_pool("servers = [{ node = \"server1\", port = 80 }, "
+                                         "{ node = \"server2\", port = 80 }]"));
+  if (skipped(lab) || skipped_in_repair("whoever is under tcpmig exec has an agent")) return;
+  lab.start_server(ServerKind::kNode, "server1");
+  lab.start_server(ServerKind::kNode, "server2");
+  const std::string reason = "no agent on any server";
+  const auto post = [&](bool ipv6) {
+    HttpClient client(lab.netns("client1"), vip(ipv6));
+    client.send("POST /upload HTTP/1.1\r\nHost: lab\r\nContent-Length: 5\r\n\r\nhello");
+    return client.receive();
+  };
+  const auto moved = [&] { return lab::role_number(*lab, "switch1", "committed"); };
+  const std::string answer = lab::sha256_of_bytes("hello") + "\n";
+
+  const auto take_away = [&](const std::string& node) {
+    const auto agent = lab::identify(lab.role_pid(node)).value();
+    ::kill(agent.pid, SIGTERM);
+    REQUIRE(lab::wait_until(10s, [&] {
+      lab::poll_exit(agent.pid);
+      return !lab::is_alive(agent);
+    }));
+    REQUIRE(run_in(*lab, node, {program(), "agent", "down"}).code == 0);
+  };
+  take_away("server1");
+  INFO(lab.logs());
+  // One has an agent: once nothing has come from the other for long, all is moved there, and nothing is offered to the other.
+  std::this_thread::sleep_for(4s);
+  const auto offered = lab::role_number(*lab, "dispatcher1", "commits_sent");
+  for (int i = 0; i < 6; ++i) CHECK(post(i % 2 != 0).body == answer);
+  CHECK(moved() == 6);
+  CHECK(lab::role_number(*lab, "dispatcher1", "commits_sent") == offered + 6);
+  CHECK(relays(lab, reason) == 0);
+
+  take_away("server2");
+  const auto begun = std::chrono::steady_clock::now();
+  REQUIRE(lab::wait_until(10s, [&] {
+    post(false);
+    return relays(lab, reason) > 0;
+  }));
+  CHECK(std::chrono::steady_clock::now() - begun < 10s);
+  const auto before = relays(lab, reason);
+  const auto committed = moved();
+  for (const bool ipv6 : {false, true}) {
+    CHECK(post(ipv6).body == answer);
+    HttpClient client(lab.netns("client1"), vip(ipv6));
+    client.send(get("/missing"));
+    CHECK(client.receive().status == 404);  // the server's own
+  }
+  CHECK(relays(lab, reason) == before + 4);
+  CHECK(moved() == committed);
+
+  lab.restart_role("server1");
+  CHECK(lab::wait_until(10s, [&] {
+    const auto now = moved();
+    return post(true).body == answer && moved() > now;
+  }));
 }

@@ -79,6 +79,21 @@ TEST_CASE("policy: a silent server comes last, but comes") {
   CHECK(policy::choose(pool, 1, {0}, second_down) == 1);
 }
 
+TEST_CASE(
+    "policy: servers that nothing has been heard of take no transfer where the pool may relay") {
+  const auto second_silent = [](config::NodeId node) {
+    return policy::Load{.alive = node != 2, .connections = 0, .silent = node == 2};
+  };
+  config::Pool pool = pool_of(3);
+  CHECK(policy::without_agent(pool, second_silent) == std::set<std::size_t>{1});
+  CHECK(policy::without_agent(pool, alive).empty());
+  pool.relay_fallback = false;  // then trying is better than a 503
+  CHECK(policy::without_agent(pool, second_silent).empty());
+  pool.relay_fallback = true;
+  pool.relay = true;  // takes no transfer anyway, and needs no agent
+  CHECK(policy::without_agent(pool, second_silent).empty());
+}
+
 TEST_CASE("policy: least connections, turns among equals") {
   const config::Pool pool = pool_of(3, config::Algorithm::kLeastConnections);
   std::map<config::NodeId, std::uint32_t> connections{{1, 5}, {2, 3}, {3, 3}};
