@@ -29,6 +29,7 @@ struct Options {
   std::uint64_t seed = 0;  ///< 0: a random one
   unsigned parallel = 96;
   unsigned deadline = 60;
+  std::uint64_t at_least = 0;
   std::string impair = "loss=1%,reorder=2%,duplicate=0.5%,delay=1ms,jitter=500us";
   std::string datapath = "tc";
   std::string name = "soak-" + std::to_string(::getpid());
@@ -227,7 +228,6 @@ class Soak {
                    {"unexcused", verdict.unexcused},
                    {"unexcused_words", verdict.words},
                    {"hung", verdict.hung},
-                   {"hung_with_dispatcher_ended", verdict.hung_excused},
                    {"wrong_bytes", verdict.wrong + record.wrong},
                    {"mixed_replies", verdict.mixed},
                    {"posts_executed_twice", record.posts_twice},
@@ -253,7 +253,7 @@ class Soak {
     const bool ok = result["unexcused"] == 0 && result["wrong_bytes"] == 0 &&
                     result["mixed_replies"] == 0 && result["posts_executed_twice"] == 0 &&
                     result["answered_twice_on_one_connection"] == 0 && result["requests"] > 0 &&
-                    result["migrations"] > 0;
+                    result["migrations"] > 0 && result["migrations"] >= options_.at_least;
     result["ok"] = ok;
     if (options_.json) {
       std::cout << result.dump(2) << std::endl;
@@ -287,6 +287,8 @@ int run(int argc, char** argv) {
   app.add_option("--seconds", options.seconds, "How long")->capture_default_str();
   app.add_option("--seed", options.seed, "Of all that is random (default: a new one)");
   app.add_option("--parallel", options.parallel, "Connections at a time")->capture_default_str();
+  app.add_option("--at-least", options.at_least, "It fails with fewer migrations than this")
+      ->capture_default_str();
   app.add_option("--deadline", options.deadline, "Seconds until a request counts as hung")
       ->capture_default_str();
   app.add_option("--impair", options.impair, "As `tcpmig lab up --impair`; \"\" for none")

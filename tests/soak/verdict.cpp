@@ -65,7 +65,9 @@ Verdict::Known Verdict::look_up(const Failure& failure) const {
 }
 
 std::string Verdict::excuse(const Failure& failure, const Known& known) const {
-  if (failure.how == How::kWrong || failure.how == How::kMixed) return {};
+  // Whoever died, the client is told: silence has no excuse.
+  if (failure.how == How::kWrong || failure.how == How::kMixed || failure.how == How::kHung)
+    return {};
   const auto how = [](const Outage& outage) {
     return outage.role + (outage.killed ? " killed" : " ended");
   };
@@ -126,10 +128,7 @@ void Verdict::judge(const Failure& failure) {
   ++totals_.by_how[to_string(failure.how)];
   totals_.wrong += failure.how == How::kWrong ? 1 : 0;
   totals_.mixed += failure.how == How::kMixed ? 1 : 0;
-  if (failure.how == How::kHung) {
-    ++totals_.hung;
-    totals_.hung_excused += why.empty() ? 0 : 1;
-  }
+  totals_.hung += failure.how == How::kHung ? 1 : 0;
   if (!why.empty()) {
     ++totals_.excused[std::string(to_string(failure.how)) + ": " + why];
     return;

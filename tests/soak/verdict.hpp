@@ -31,8 +31,7 @@ class Verdict {
     std::map<std::string, unsigned> by_how;   ///< all failures
     unsigned unexcused = 0;
     unsigned wrong = 0, mixed = 0;
-    unsigned hung = 0;               ///< all of them
-    unsigned hung_excused = 0;       ///< ... whose dispatcher was ended
+    unsigned hung = 0;               ///< never excused
     std::vector<std::string> words;  ///< the first unexcused ones
   };
   [[nodiscard]] Totals totals() const;
