@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// Handoffs: what becomes of those that were offered.
+#include <arpa/inet.h>
+#include <endian.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "agent/handoffs.hpp"
+#include "agent/handoffs_steps.hpp"
+#include "conn/repair_steps.hpp"
+#include "conn/segment.hpp"
+#include "handover/handover.h"
+
+namespace tcpmig::agent {
+
+/// It connects late (a full backlog), or the program has closed it.
+void Handoffs::hear_ticket(Entry entry) {
+  Ticket& ticket = *entry->second.ticket;
+  try {
+    if (!ticket.knocked) {
+      if (ticket.advance()) watch(ticket.fd.get(), EPOLLIN);
+      return;
+    }
+  } catch (const std::system_error& error) {
+    return end(entry, unreachable(error));
+  }
+  char ignored[512];
+  const ssize_t got = ::recv(ticket.fd.get(), ignored, sizeof ignored, MSG_DONTWAIT);
+  if (got > 0 || (got < 0 && errno == EAGAIN)) return;  // a program that greets whoever comes
+  if (got == 0) doors_.found_deaf(port_of(entry->second.arrival), Clock::now());  // else: it ended
+  ++counters_.tickets_untaken;
+  end(entry, {abi::REASON_NOT_TAKEN});
+}
+
+bool Handoffs::hear_program(Entry entry) {
+  const int verb = handover_receive(entry->second.channel.get(), nullptr);
+  if (verb == -EAGAIN) return false;
+  if (verb == HANDOVER_TAKEN)
+    give(entry);
+  else
+    end(entry, {abi::REASON_NOT_TAKEN});
+  return true;
+}
+
+const ResumeKit& Handoffs::kit() {
+  if (!kit_) kit_ = std::make_unique<ResumeKit>();
+  return *kit_;
+}
+
+void Handoffs::go_live(const Waiting& waiting) {
+  const int fd = waiting.connection.get();
+  const sys::Endpoint local = local_end(waiting.arrival);
+  offered_.take_off(fd);
+  if (waiting.arrival.is_whole())
+    conn::restore_voice(fd, waiting.snapshot, local, deliver_, &kit());
+  conn::finish_resume(fd, waiting.snapshot, local, deliver_);
+}
+
+/// The point of no return.
+void Handoffs::give(Entry entry) {
+  Waiting waiting = std::move(entry->second);
+  flows_.erase(waiting.channel.get());
+  waiting_.erase(entry);
+  try {
+    go_live(waiting);
+  } catch (const std::exception& error) {
+    spdlog::warn("{}: {}", client_of(waiting.arrival.flow).str(), error.what());
+    offered_.forget(waiting.connection.get());
+    ++counters_.not_taken;
+    return refused_(waiting.opened, {abi::REASON_KERNEL_REFUSED, 0});
+  }
+  handover_send(waiting.channel.get(), HANDOVER_GO, -1);  // where it fails the program looks itself
+  ++counters_.handed_over;
+  if (waiting.arrival.is_whole()) ++counters_.whole_taken;
+  waiting.opened.stamps.opened_ns = htobe64(nanoseconds(Clock::now()));
+  taken_(waiting.opened);
+  replay(waiting);
+}
+
+/// What the client has sent while the connection was offered.
+void Handoffs::replay(const Waiting& waiting) {
+  const sys::Endpoint client = client_of(waiting.arrival.flow), local = local_end(waiting.arrival);
+  for (const CapturedSegment& captured : offered_.take(waiting.connection.get())) {
+    if (!conn::is_intact(client, local, captured.bytes)) {
+      ++counters_.captures_dropped;
+      continue;
+    }
+    conn::give_packets(client, local, captured.bytes, deliver_);
+    ++counters_.replayed;
+  }
+}
+
+/// What is closed is in repair: nobody hears of it.
+void Handoffs::end(Entry entry, Refusal refusal) {
+  const Opened opened = entry->second.opened;
+  drop(entry);
+  ++counters_.not_taken;
+  refused_(opened, refusal);
+}
+
+void Handoffs::time_out(Entry entry, TimePoint now) {
+  Waiting& waiting = entry->second;
+  if (!waiting.ticket) {
+    if (!hear_program(entry)) end(entry, {abi::REASON_NOT_TAKEN, ETIMEDOUT});
+    return;
+  }
+  ++counters_.tickets_untaken;
+  const Ticket& ticket = *waiting.ticket;
+  const auto other_end = diag_.find(ticket.to, ticket.from);
+  if (other_end && other_end->inode != 0) {
+    doors_.found_deaf(ticket.to.port, now);
+    return end(entry, {abi::REASON_NOT_TAKEN});
+  }
+  const bool full = !ticket.knocked && backlog_full(diag_, ticket.to);
+  end(entry, {full ? abi::REASON_BACKLOG_FULL : abi::REASON_NOT_TAKEN, ETIMEDOUT});
+}
+
+bool Handoffs::ask(const abi::flow_key& flow, const abi::wire_header& question,
+                   const sys::Endpoint& from) {
+  const auto entry = waiting_.find(flow);
+  if (entry == waiting_.end() || entry->second.opened.question.generation != question.generation)
+    return false;
+  Opened& opened = entry->second.opened;
+  const auto port = opened.question.target_port;
+  opened.question = question;
+  opened.question.target_port = port;
+  opened.from = from;
+  const bool abort = question.type == abi::WIRE_ABORT;
+  if (abort && (entry->second.ticket || !hear_program(entry))) end(entry, {abi::REASON_ABORTED});
+  return true;
+}
+
+void Handoffs::forget(const abi::flow_key& flow) {
+  const auto entry = waiting_.find(flow);
+  if (entry != waiting_.end()) drop(entry);
+}
+
+void Handoffs::drop(Entry entry) {
+  if (entry->second.ticket) flows_.erase(entry->second.ticket->fd.get());
+  if (entry->second.channel) flows_.erase(entry->second.channel.get());
+  if (entry->second.connection) offered_.forget(entry->second.connection.get());
+  waiting_.erase(entry);
+}
+
+}  // namespace tcpmig::agent
