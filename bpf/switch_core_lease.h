@@ -11,6 +11,7 @@
 
 #include "switch_core_commit.h"
 #include "switch_core_revoke.h"
+#include "switch_core_settle.h"
 
 static __always_inline union flow_owner announced_owner(const struct request *request)
 {
@@ -61,14 +62,19 @@ static __noinline __u32 announce(const struct flow_key *key, const struct reques
 	return error == VERDICT_CONTENTION ? SW_DROP_CONTENTION : SW_REFUSED_TABLE_FULL;
 }
 
-/* The owner says so itself: it has the connection, and nobody may take it back. */
-static __always_inline __u32 renew_own(struct flow_value *flow, union flow_owner owner, __u64 now)
+/* The owner says so itself: it has the connection, and nobody may take it back. This may be its first
+ * word (a node that announces all that it has confirms another one meanwhile). */
+static __always_inline __u32 renew_own(struct flow_value *flow, const struct flow_key *key,
+				       union flow_owner owner, __u64 now)
 {
 	union flow_owner spoken = owner;
 
 	spoken.is.spoke = 1;
-	if (!owner.is.spoke && !flow_swap(flow, owner, spoken))
-		return SW_DROP_CONTENTION;
+	if (!owner.is.spoke) {
+		if (!flow_swap(flow, owner, spoken))
+			return SW_DROP_CONTENTION;
+		note_custody(flow, key);
+	}
 	flow->last_seen_ns = now;
 	flow_unmark_rst(flow, owner);
 	return SW_RENEWED;
@@ -117,7 +123,7 @@ static __noinline __u32 lease_renew(const struct flow_key *key, const struct req
 		else if (owner.is.generation != request->generation)
 			return SW_REFUSED_STALE;
 		else
-			outcome = renew_own(flow, owner, now);
+			outcome = renew_own(flow, key, owner, now);
 		if (outcome != SW_DROP_CONTENTION)
 			return outcome;
 	}

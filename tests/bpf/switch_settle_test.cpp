@@ -32,7 +32,10 @@ Bytes joined(Bytes options, const Bytes& more) {
 
 /// The dispatcher's connection, the COMMIT, and the first word of node 2. The client sends so many bytes before the COMMIT
 /// and before the first word.
-void move(const World& w, std::uint32_t before, std::uint32_t between) {
+enum class FirstWord { kSegment, kRenewal };
+
+void move(const World& w, std::uint32_t before, std::uint32_t between,
+          FirstWord first = FirstWord::kSegment) {
   const auto client_sends = [&](std::uint32_t seq, std::uint32_t size) {
     if (size != 0)
       w.s.from_client(w.tcp_in({.seq = seq, .flags = kAck | kPsh, .payload = Bytes(size)}));
@@ -43,6 +46,11 @@ void move(const World& w, std::uint32_t before, std::uint32_t between) {
   header.snd_nxt = htonl(5000);
   w.s.from_node(control(w.f, header));
   client_sends(kFirst + before, between);
+  if (first == FirstWord::kRenewal) {
+    CHECK(w.s.from_node(control(w.f, transfer(w.f, abi::WIRE_RENEW, 2, 0, kGeneration))).counted ==
+          Counts{{"renewed", 1}});
+    return;
+  }
   CHECK(w.s.from_node(w.tcp_out(2, {.seq = 5000, .ack = kFirst, .flags = kAck})).counted ==
         Counts{{"from_node", 1}, {"spoke", 1}});
 }
@@ -63,7 +71,7 @@ Counts acknowledge(const World& w, std::uint32_t ack, const Bytes& options) {
 TEST_CASE("settle: a SACK stays while what it misses is on its way to the new owner") {
   SWITCH_WORLD(w);
   const auto [before, between] = GENERATE(std::pair{1000U, 0U}, std::pair{600U, 400U});
-  move(w, before, between);
+  move(w, before, between, GENERATE(FirstWord::kSegment, FirstWord::kRenewal));
   const std::uint32_t end = kFirst + 1000;
   const Bytes above = sack(end + 2000);
   for (const Bytes& options : {joined(kTimestamps, above), above}) {
