@@ -41,6 +41,7 @@ namespace tcpmig::agent {
   X(replayed, "held packets given to their connection")                                    \
   X(handed_back, "early packets given back to who wanted to move their connection")        \
   X(captures_dropped, "captured packets not kept: damaged, or no room")                    \
+  X(captures_lost, "packets that a lock has dropped without a copy: they came too fast")   \
   X(hold_full, "early packets dropped: no room")                                           \
   X(hold_expired, "early packets dropped: their connection did not come")                  \
   X(ended_answered, "packets of connections that have ended, left to the kernel's RST")    \

@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <cstring>
 #include <tcpmig/migrate.hpp>
 
 #include "agent/departures.hpp"
@@ -30,16 +29,6 @@ bool has_hung_up(int channel) {
   return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
 }
 
-/// '\0': not a message of a program.
-char verb_of(const conn::Parcel& parcel) {
-  handover_message head{};
-  if (parcel.bytes.size() < sizeof head) return '\0';
-  std::memcpy(&head, parcel.bytes.data(), sizeof head);
-  const bool known = std::memcmp(head.magic, HANDOVER_MAGIC, sizeof head.magic) == 0 &&
-                     head.version == HANDOVER_VERSION;
-  return known ? head.verb : '\0';
-}
-
 }  // namespace
 
 struct Departures::Refused {
@@ -49,7 +38,7 @@ struct Departures::Refused {
 };
 
 bool Departures::take(sys::UniqueFd& channel, conn::Parcel& parcel) {
-  const char verb = verb_of(parcel);
+  const char verb = conn::verb_of(parcel);
   if (verb == HANDOVER_MIGRATE && parcel.descriptors.size() == 2) {
     const auto* text = reinterpret_cast<const char*>(parcel.bytes.data());
     const std::string target(text + sizeof(handover_message), text + parcel.bytes.size());

@@ -44,7 +44,8 @@ bool Endings::end(const abi::flow_key& flow, const sys::SocketInfo& child, TimeP
                     .generation = tombstone->generation,
                     .snd_nxt = next_to_send(*tombstone, child),
                     .repeats = 0,
-                    .next = now + kRepeatAfter.front()});
+                    .next = now + kRepeatAfter.front(),
+                    .since = now});
   return true;
 }
 
@@ -56,8 +57,27 @@ void Endings::tell(const abi::flow_key& flow, const sys::Endpoint& local, std::u
                     .generation = generation,
                     .snd_nxt = snd_nxt,
                     .repeats = 0,
-                    .next = now + kRepeatAfter.front()});
+                    .next = now + kRepeatAfter.front(),
+                    .since = now});
   repeat(ended_.back());
+}
+
+void Endings::tell_later(const abi::flow_key& flow, const sys::Endpoint& local,
+                         std::uint32_t generation, std::uint32_t snd_nxt, TimePoint when) {
+  if (ended_.size() >= kMost) ended_.pop_front();
+  ended_.push_back({.flow = flow,
+                    .local = local,
+                    .generation = generation,
+                    .snd_nxt = snd_nxt,
+                    .repeats = 0,
+                    .next = when,
+                    .since = when});
+}
+
+bool Endings::is_ending(const abi::flow_key& flow, TimePoint now) const {
+  return std::ranges::any_of(ended_, [&](const Ended& ended) {
+    return FlowEqual{}(ended.flow, flow) && now >= ended.since;
+  });
 }
 
 /// Not for a successor on the same four-tuple, which has its own tombstone.

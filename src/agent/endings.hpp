@@ -28,6 +28,11 @@ class Endings {
   /// else says so, and hears it then.
   void tell(const abi::flow_key& flow, const sys::Endpoint& local, std::uint32_t generation,
             std::uint32_t snd_nxt, TimePoint now);
+  /// Not before `when`: until then somebody else may still take the connection.
+  void tell_later(const abi::flow_key& flow, const sys::Endpoint& local, std::uint32_t generation,
+                  std::uint32_t snd_nxt, TimePoint when);
+  /// Its client is being told: whatever it says is answered by the kernel's RST.
+  [[nodiscard]] bool is_ending(const abi::flow_key& flow, TimePoint now) const;
 
   [[nodiscard]] TimePoint due() const;  ///< TimePoint::max(): nothing is to be repeated
   void run(TimePoint now);
@@ -40,6 +45,7 @@ class Endings {
     std::uint32_t snd_nxt = 0;  ///< of the child
     unsigned repeats = 0;
     TimePoint next;
+    TimePoint since;
   };
   void repeat(const Ended& ended);
 

@@ -11,10 +11,12 @@
 #include <stdexcept>
 
 #include "agent/claim_socket.hpp"
+#include "agent/closing.hpp"
 #include "agent/guarded.hpp"
 #include "agent/handoffs_steps.hpp"
 #include "agent/likeness.hpp"
 #include "conn/repair_steps.hpp"
+#include "conn/rest.hpp"
 #include "control/whole.hpp"
 #include "handover/handover.h"
 #include "sys/check.hpp"
@@ -56,7 +58,9 @@ void Handoffs::watch(int fd, std::uint32_t events) {
 }
 
 std::optional<Refusal> Handoffs::open(const Opened& opened, Arrival arrival) {
-  if (waiting_.size() >= kMost) return Refusal{abi::REASON_BACKLOG_FULL, ENOBUFS};
+  const std::size_t bytes = arrival.received.size();
+  if (waiting_.size() >= kMost || bytes_ + bytes > kMostBytes)
+    return Refusal{abi::REASON_BACKLOG_FULL, ENOBUFS};
   const abi::flow_key flow = arrival.flow;
   const auto entry = waiting_.try_emplace(flow).first;
   Waiting& waiting = entry->second;
@@ -66,8 +70,12 @@ std::optional<Refusal> Handoffs::open(const Opened& opened, Arrival arrival) {
              .channel = {},
              .connection = {},
              .blob = {},
+             .rest = {},
+             .to_send = 0,
              .snapshot = {},
-             .deadline = opened.when + config_.timeouts.transfer / 2};
+             .deadline = opened.when + config_.timeouts.transfer / 2,
+             .bytes = bytes};
+  bytes_ += bytes;
   const auto path = paths_.find(port_of(waiting.arrival));
   std::optional<Refusal> refusal =
       path == paths_.end() ? knock(waiting) : hand_to_socket(waiting, path->second);
@@ -77,7 +85,7 @@ std::optional<Refusal> Handoffs::open(const Opened& opened, Arrival arrival) {
     watch(fd, waiting.ticket && !waiting.ticket->knocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
     return std::nullopt;
   }
-  waiting_.erase(entry);
+  drop(entry);
   return refusal;
 }
 
@@ -101,6 +109,8 @@ Snapshot Handoffs::unpack(Waiting& waiting) const {
     if (!whole) throw std::invalid_argument(whole.error());
     arrival.received = {};
     waiting.blob = std::move(whole->blob);
+    waiting.to_send = whole->snapshot.sent.size() + whole->snapshot.unsent.size();
+    if (const auto rest = conn::take_rest(whole->snapshot)) waiting.rest = conn::encode_rest(*rest);
     return std::move(whole->snapshot);
   }
   auto snapshot = control::to_snapshot(arrival.commit, std::move(arrival.received), local);
@@ -108,19 +118,18 @@ Snapshot Handoffs::unpack(Waiting& waiting) const {
   return std::move(*snapshot);
 }
 
-/// A second descriptor, the blob's, says that it is a whole connection: a program that expects none takes neither.
-void Handoffs::offer_to_socket(const Waiting& waiting) const {
+/// A second descriptor, the blob's, says that it is a whole connection: a program that expects none takes neither. A third one holds what it shall
+/// send first. Neither is kept.
+void Handoffs::offer_to_socket(Waiting& waiting) {
   const std::string note = client_of(waiting.arrival.flow).str();
   if (!waiting.arrival.is_whole())
     return send_descriptor(waiting.channel.get(), waiting.connection.get(), note);
-  const sys::UniqueFd blob = conn::make_blob(waiting.blob);
-  const auto length = static_cast<std::uint32_t>(note.size());
-  const auto head = std::as_bytes(std::span(&length, 1));
-  Bytes frame(head.begin(), head.end());
-  const auto text = std::as_bytes(std::span(note));
-  frame.insert(frame.end(), text.begin(), text.end());
-  const int descriptors[]{waiting.connection.get(), blob.get()};
-  conn::send_parcel(waiting.channel.get(), frame, descriptors);
+  const sys::UniqueFd blob = conn::make_blob(std::exchange(waiting.blob, {}));
+  const Bytes rest = std::exchange(waiting.rest, {});
+  const sys::UniqueFd first = rest.empty() ? sys::UniqueFd{} : conn::make_blob(rest);
+  const int descriptors[]{waiting.connection.get(), blob.get(), first.get()};
+  conn::send_parcel(waiting.channel.get(), conn::note_frame(note),
+                    std::span(descriptors).first(rest.empty() ? 2 : 3));
 }
 
 /// In repair afterwards. `like`: an accepted socket whose settings it shall have; -1: none.
@@ -134,6 +143,7 @@ void Handoffs::restore(Waiting& waiting, const std::optional<Accepted>& likeness
           : conn::resume_in_repair(snapshot, local, deliver_, snapshot.ecn ? &kit() : nullptr);
   if (likeness) give_likeness(like, waiting.connection.get());
   offered_.put_on(waiting.connection.get());
+  if (offered_.events_fd() >= 0) watch(offered_.events_fd(), EPOLLIN);
   snapshot.received.clear();
   waiting.snapshot = std::move(snapshot);
 }
@@ -166,7 +176,9 @@ void Handoffs::offer(Entry entry, sys::UniqueFd channel, const Accepted& ticket,
   waiting.ticket.reset();
   if (!still_ours(waiting)) {
     handover_send(channel.get(), HANDOVER_NOTHING, -1);
-    waiting_.erase(entry);
+    drop(entry);
+    close_channel(aside_, std::move(channel));
+    close_connection(aside_, std::move(accepted));
     return;
   }
   Refusal refusal{abi::REASON_NOT_TAKEN};
@@ -174,6 +186,7 @@ void Handoffs::offer(Entry entry, sys::UniqueFd channel, const Accepted& ticket,
     restore(waiting, ticket, accepted.get());
     const int sent = handover_send(channel.get(), HANDOVER_OFFER, waiting.connection.get());
     if (sent == 0) {
+      close_connection(aside_, std::move(accepted));
       waiting.channel = std::move(channel);
       waiting.deadline = std::max(waiting.deadline, Clock::now() + config_.timeouts.transfer / 4);
       flows_[waiting.channel.get()] = entry->first;
@@ -187,6 +200,8 @@ void Handoffs::offer(Entry entry, sys::UniqueFd channel, const Accepted& ticket,
     refusal = {abi::REASON_KERNEL_REFUSED, ENOTSUP};
   }
   handover_send(channel.get(), HANDOVER_NOTHING, -1);
+  close_channel(aside_, std::move(channel));
+  close_connection(aside_, std::move(accepted));
   end(entry, refusal);
 }
 
@@ -226,7 +241,8 @@ void Handoffs::run(TimePoint now) {
 }
 
 nlohmann::json Handoffs::status() const {
-  return {{"waiting", waiting_.size()}, {"deaf_ports", doors_.status()}};
+  return {
+      {"waiting", waiting_.size()}, {"locked", offered_.locked()}, {"deaf_ports", doors_.status()}};
 }
 
 }  // namespace tcpmig::agent

@@ -29,7 +29,8 @@ namespace tcpmig::agent {
 /// So what ends the agent, the program or the transfer before TAKEN leaves a connection that any other server may take.
 class Handoffs {
  public:
-  static constexpr std::size_t kMost = 4096;  ///< transfers that wait for their programs
+  static constexpr std::size_t kMost = 4096;             ///< transfers that wait for their programs
+  static constexpr std::size_t kMostBytes = 256U << 20;  ///< that they hold
   static constexpr std::size_t kMostAskers =
       1024;  ///< programs (or whoever) that have connected and said nothing yet
   static constexpr std::size_t kMostOfOneUser = 256;  ///< of them
@@ -43,9 +44,20 @@ class Handoffs {
   Handoffs(const Handoffs&) = delete;
   Handoffs& operator=(const Handoffs&) = delete;
 
-  /// What an asker says that is no CLAIM. False: nobody knows it.
-  using Others = std::function<bool(sys::UniqueFd& channel, conn::Parcel& parcel)>;
+  /// What an asker says that is no CLAIM. What is left of either is closed.
+  using Others = std::function<void(sys::UniqueFd& channel, conn::Parcel& parcel)>;
   void others(Others others) { others_ = std::move(others); }
+
+  /// Captured for a connection that was refused then. False: nobody wants it.
+  using GiveBack =
+      std::function<bool(const Opened&, std::uint16_t port, std::span<const std::byte> segment)>;
+  void give_back(GiveBack give_back) { give_back_ = std::move(give_back); }
+  /// One that was refused when its client might have heard of it already: if the switch leaves it to this node, its client must hear of an end.
+  using HalfAlive = std::function<void(const Opened&, const sys::Endpoint& local, Seq snd_nxt)>;
+  void half_alive(HalfAlive half_alive) { half_alive_ = std::move(half_alive); }
+
+  /// For what strangers have given.
+  [[nodiscard]] sys::Aside& aside() noexcept { return aside_; }
 
   /// A program's own socket is named for this port (`handoff`).
   [[nodiscard]] bool has_socket(std::uint16_t port) const { return paths_.contains(port); }
@@ -72,15 +84,18 @@ class Handoffs {
     sys::UniqueFd channel;         ///< OFFERED: to the program
     sys::UniqueFd connection;      ///< OFFERED: in repair
     Bytes blob;                    ///< of a whole connection
+    Bytes rest;                    ///< likewise: what its program shall send first
+    std::size_t to_send = 0;       ///< bytes that the send queue must take
     Snapshot snapshot;             ///< OFFERED: of it, without the received bytes
     TimePoint deadline;
+    std::size_t bytes = 0;
   };
   using Entry = FlowMap<Waiting>::iterator;
 
   std::optional<Refusal> knock(Waiting& waiting);
   std::optional<Refusal> hand_to_socket(Waiting& waiting, const std::string& path);
   Snapshot unpack(Waiting& waiting) const;
-  void offer_to_socket(const Waiting& waiting) const;
+  static void offer_to_socket(Waiting& waiting);
   void restore(Waiting& waiting, const std::optional<Accepted>& likeness, int like);
   void watch(int fd, std::uint32_t events);
 
@@ -94,9 +109,14 @@ class Handoffs {
   bool hear_program(Entry entry);
   const ResumeKit& kit();
   void give(Entry entry);
+  void give_life(Waiting& waiting);
+  void forget_descriptors(const Waiting& waiting);
   void replay(const Waiting& waiting);
   void go_live(const Waiting& waiting);
   void end(Entry entry, Refusal refusal);
+  void hand_back(const Waiting& waiting, const std::vector<CapturedSegment>& captured);
+  void close(Waiting& waiting);
+  void close_all(conn::Parcel& parcel);
   void drop(Entry entry);
   void time_out(Entry entry, TimePoint now);
   bool still_ours(const Waiting& waiting) const;
@@ -110,6 +130,8 @@ class Handoffs {
   Taken taken_;
   Refused refused_;
   Others others_;
+  HalfAlive half_alive_;
+  GiveBack give_back_;
   std::unique_ptr<ResumeKit> kit_;  ///< made when the first connection comes that wants it
   OfferLock offered_;
   Doors doors_;
@@ -125,6 +147,7 @@ class Handoffs {
   std::map<uid_t, std::size_t> askers_of_;  ///< how many
   sys::Aside aside_;
   FlowMap<Waiting> waiting_;
+  std::size_t bytes_ = 0;               ///< of all of them
   std::map<int, abi::flow_key> flows_;  ///< of tickets and channels
   TimePoint next_accept_;               ///< no descriptor was left
 };

@@ -4,13 +4,13 @@
 #include <sys/socket.h>
 
 #include <array>
-#include <cstring>
 
 #include "agent/guarded.hpp"
 #include "agent/handoffs.hpp"
 #include "agent/likeness.hpp"
 #include "conn/socket_option.hpp"
 #include "handover/handover.h"
+#include "sys/check.hpp"
 
 namespace tcpmig::agent {
 namespace {
@@ -19,11 +19,8 @@ constexpr std::chrono::milliseconds kAskerPatience{1'000};
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
 bool is_claim(const conn::Parcel& parcel) {
-  handover_message message{};
-  if (parcel.bytes.size() != sizeof message || parcel.descriptors.size() != 1) return false;
-  std::memcpy(&message, parcel.bytes.data(), sizeof message);
-  return std::memcmp(message.magic, HANDOVER_MAGIC, sizeof message.magic) == 0 &&
-         message.version == HANDOVER_VERSION && message.verb == HANDOVER_CLAIM;
+  return conn::verb_of(parcel) == HANDOVER_CLAIM &&
+         parcel.bytes.size() == sizeof(handover_message) && parcel.descriptors.size() == 1;
 }
 
 }  // namespace
@@ -35,6 +32,7 @@ void Handoffs::on_events() {
     const int fd = events[static_cast<std::size_t>(i)].data.fd;
     guarded("handover", [&] {
       if (fd == listener_.get()) return accept_askers();
+      if (fd == offered_.events_fd()) return offered_.consume();
       if (askers_.contains(fd)) return hear_asker(fd);
       const auto flow = flows_.find(fd);
       if (flow == flows_.end()) return;  // ended by an event before this one
@@ -78,10 +76,16 @@ void Handoffs::hear_asker(int fd) {
   sys::UniqueFd channel = forget_asker(fd);
   if (parcel && is_claim(*parcel))
     return claim(std::move(channel), std::move(parcel->descriptors[0]));
-  if (parcel && others_ && others_(channel, *parcel)) return;
-  if (parcel)
-    for (sys::UniqueFd& descriptor : parcel->descriptors) aside_.close(std::move(descriptor));
+  // whoever keeps it listens for nothing more
+  sys::check("epoll_ctl", ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr));
+  if (parcel && others_) others_(channel, *parcel);
+  if (parcel) close_all(*parcel);
   aside_.close(std::move(channel));
+}
+
+/// How long that takes is a stranger's choice.
+void Handoffs::close_all(conn::Parcel& parcel) {
+  for (sys::UniqueFd& descriptor : parcel.descriptors) aside_.close(std::move(descriptor));
 }
 
 sys::UniqueFd Handoffs::forget_asker(int fd) {
@@ -94,6 +98,7 @@ void Handoffs::claim(sys::UniqueFd channel, sys::UniqueFd accepted) {
   const auto seen = look_at(accepted.get());
   if (!seen || doors_.answered(seen->from, seen->to, accepted.get())) {
     handover_send(channel.get(), HANDOVER_NOTHING, -1);
+    aside_.close(std::move(channel));
     aside_.close(std::move(accepted));
     return;
   }
@@ -105,6 +110,7 @@ void Handoffs::claim(sys::UniqueFd channel, sys::UniqueFd accepted) {
   }
   ++counters_.strangers;
   handover_send(channel.get(), HANDOVER_STRANGER, -1);
+  aside_.close(std::move(channel));
   aside_.close(std::move(accepted));
 }
 

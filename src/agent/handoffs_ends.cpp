@@ -2,17 +2,28 @@
 // Handoffs: what becomes of those that were offered.
 #include <arpa/inet.h>
 #include <endian.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "agent/closing.hpp"
 #include "agent/handoffs.hpp"
 #include "agent/handoffs_steps.hpp"
+#include "conn/queues.hpp"
 #include "conn/repair_steps.hpp"
 #include "conn/segment.hpp"
 #include "handover/handover.h"
 
 namespace tcpmig::agent {
+namespace {
+
+bool has_hung_up(const sys::UniqueFd& channel) {
+  pollfd state{channel.get(), 0, 0};
+  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+}  // namespace
 
 /// It connects late (a full backlog), or the program has closed it.
 void Handoffs::hear_ticket(Entry entry) {
@@ -34,9 +45,14 @@ void Handoffs::hear_ticket(Entry entry) {
 }
 
 bool Handoffs::hear_program(Entry entry) {
-  const int verb = handover_receive(entry->second.channel.get(), nullptr);
-  if (verb == -EAGAIN) return false;
-  if (verb == HANDOVER_TAKEN)
+  std::optional<conn::Parcel> parcel;
+  try {
+    parcel = conn::receive_parcel(entry->second.channel.get());
+  } catch (const std::system_error& error) {
+    if (error.code().value() == EAGAIN) return false;
+  }
+  if (parcel) close_all(*parcel);
+  if (parcel && conn::verb_of(*parcel) == HANDOVER_TAKEN)
     give(entry);
   else
     end(entry, {abi::REASON_NOT_TAKEN});
@@ -48,27 +64,48 @@ const ResumeKit& Handoffs::kit() {
   return *kit_;
 }
 
+/// Its lock is off then, and the client may hear of it.
 void Handoffs::go_live(const Waiting& waiting) {
   const int fd = waiting.connection.get();
   const sys::Endpoint local = local_end(waiting.arrival);
   offered_.take_off(fd);
-  if (waiting.arrival.is_whole())
-    conn::restore_voice(fd, waiting.snapshot, local, deliver_, &kit());
+  if (waiting.arrival.is_whole()) conn::restore_voice(fd, waiting.snapshot, local, deliver_);
   conn::finish_resume(fd, waiting.snapshot, local, deliver_);
 }
 
-/// The point of no return.
+/// TAKEN has come. All that can be done in silence, while it can be refused as if nothing had been.
 void Handoffs::give(Entry entry) {
-  Waiting waiting = std::move(entry->second);
-  flows_.erase(waiting.channel.get());
+  const Waiting& waiting = entry->second;
+  try {
+    const int fd = waiting.connection.get();
+    if (waiting.arrival.is_whole()) {
+      conn::restore_sent_side(fd, waiting.snapshot, &kit());
+      conn::reserve_send_space(fd, waiting.to_send);
+    }
+  } catch (const std::exception& error) {
+    spdlog::warn("{}: {}", client_of(entry->first).str(), error.what());
+    return end(entry, {abi::REASON_KERNEL_REFUSED});
+  }
+  if (has_hung_up(waiting.channel)) return end(entry, {abi::REASON_NOT_TAKEN, ETIMEDOUT});
+  Waiting given = std::move(entry->second);
+  forget_descriptors(given);
   waiting_.erase(entry);
+  give_life(given);
+  close(given);
+}
+
+/// The point of no return.
+void Handoffs::give_life(Waiting& waiting) {
   try {
     go_live(waiting);
   } catch (const std::exception& error) {
     spdlog::warn("{}: {}", client_of(waiting.arrival.flow).str(), error.what());
-    offered_.forget(waiting.connection.get());
     ++counters_.not_taken;
-    return refused_(waiting.opened, {abi::REASON_KERNEL_REFUSED, 0});
+    refused_(waiting.opened, {abi::REASON_KERNEL_REFUSED, 0});
+    hand_back(waiting, offered_.take(waiting.connection.get()));
+    if (half_alive_)
+      half_alive_(waiting.opened, local_end(waiting.arrival), waiting.snapshot.snd_nxt);
+    return;
   }
   handover_send(waiting.channel.get(), HANDOVER_GO, -1);  // where it fails the program looks itself
   ++counters_.handed_over;
@@ -93,10 +130,28 @@ void Handoffs::replay(const Waiting& waiting) {
 
 /// What is closed is in repair: nobody hears of it.
 void Handoffs::end(Entry entry, Refusal refusal) {
-  const Opened opened = entry->second.opened;
-  drop(entry);
+  Waiting waiting = std::move(entry->second);
+  std::vector<CapturedSegment> captured;
+  if (waiting.connection) captured = offered_.take(waiting.connection.get());
+  forget_descriptors(waiting);
+  waiting_.erase(entry);
   ++counters_.not_taken;
-  refused_(opened, refusal);
+  refused_(waiting.opened, refusal);
+  hand_back(waiting, captured);
+  close(waiting);
+}
+
+/// Nobody else has what a lock has kept: whoever wanted to move the connection still has it, and gives it that.
+void Handoffs::hand_back(const Waiting& waiting, const std::vector<CapturedSegment>& captured) {
+  for (const CapturedSegment& segment : captured)
+    if (!give_back_ || !give_back_(waiting.opened, port_of(waiting.arrival), segment.bytes))
+      ++counters_.captures_dropped;
+}
+
+/// The program may have ended, and left here what is the last descriptor of whatever it has set SO_LINGER on, or sent.
+void Handoffs::close(Waiting& waiting) {
+  close_channel(aside_, std::move(waiting.channel));
+  close_connection(aside_, std::move(waiting.connection));
 }
 
 void Handoffs::time_out(Entry entry, TimePoint now) {
@@ -136,11 +191,18 @@ void Handoffs::forget(const abi::flow_key& flow) {
   if (entry != waiting_.end()) drop(entry);
 }
 
+void Handoffs::forget_descriptors(const Waiting& waiting) {
+  if (waiting.ticket) flows_.erase(waiting.ticket->fd.get());
+  if (waiting.channel) flows_.erase(waiting.channel.get());
+  bytes_ -= waiting.bytes;
+}
+
 void Handoffs::drop(Entry entry) {
-  if (entry->second.ticket) flows_.erase(entry->second.ticket->fd.get());
-  if (entry->second.channel) flows_.erase(entry->second.channel.get());
-  if (entry->second.connection) offered_.forget(entry->second.connection.get());
+  Waiting waiting = std::move(entry->second);
+  forget_descriptors(waiting);
   waiting_.erase(entry);
+  if (waiting.connection) offered_.forget(waiting.connection.get());
+  close(waiting);
 }
 
 }  // namespace tcpmig::agent

@@ -9,20 +9,12 @@
 #include "conn/socket_option.hpp"
 
 namespace tcpmig::agent {
-namespace {
-
-std::uint64_t cookie_of(int fd) {
-  return conn::get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE, "getsockopt SO_COOKIE");
-}
-
-}  // namespace
-
 void OfferLock::put_on(int fd) {
   if (!kit_)
     kit_ = std::make_unique<FreezeKit>(FreezeKit::Options{
         .use_dump_program = false, .cgroup_name = {}, .keep_window_small = false});
-  captured_[cookie_of(fd)];
   conn::SocketLock(fd, kit_->lock_program_fd()).keep();
+  captured_[conn::socket_cookie(fd)];
 }
 
 void OfferLock::take_off(int fd) { conn::open_lock(fd); }
@@ -37,14 +29,16 @@ void OfferLock::consume() {
     else
       ++counters_.captures_dropped;
   });
+  const std::uint64_t lost = kit_->captures_lost();
+  counters_.captures_lost += lost - std::exchange(lost_, lost);
 }
 
 std::vector<CapturedSegment> OfferLock::take(int fd) {
   consume();
-  auto of = captured_.extract(cookie_of(fd));
+  auto of = captured_.extract(conn::socket_cookie(fd));
   return of.empty() ? std::vector<CapturedSegment>{} : std::move(of.mapped());
 }
 
-void OfferLock::forget(int fd) { captured_.erase(cookie_of(fd)); }
+void OfferLock::forget(int fd) { counters_.captures_dropped += take(fd).size(); }
 
 }  // namespace tcpmig::agent

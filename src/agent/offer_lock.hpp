@@ -24,17 +24,22 @@ class OfferLock {
   /// Throws std::system_error. The first call loads the program; without one nothing is copied.
   void put_on(int fd);
   void take_off(int fd);
-  /// After take_off(): what has come while it was on, oldest first.
+  /// What has come while it was on, oldest first.
   std::vector<CapturedSegment> take(int fd);
-  /// The connection ends with the lock on.
+  /// Nobody wants that: it is counted.
   void forget(int fd);
 
- private:
+  /// Readable when consume() has something to do; -1: not yet.
+  [[nodiscard]] int events_fd() const noexcept { return kit_ ? kit_->captures_fd() : -1; }
+  /// Soon: all connections share the room of what is captured.
   void consume();
+  [[nodiscard]] std::size_t locked() const noexcept { return captured_.size(); }
 
+ private:
   std::size_t most_;
   Counters& counters_;
   std::unique_ptr<FreezeKit> kit_;
+  std::uint64_t lost_ = 0;  ///< of them, counted already
   std::unordered_map<std::uint64_t, std::vector<CapturedSegment>> captured_;  ///< by socket cookie
 };
 

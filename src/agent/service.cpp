@@ -92,12 +92,23 @@ Service::Service(const config::Config& config, const config::Node& self)
       warnings_.push_back(finding.name + ": " + finding.detail + ": " + finding.cost + ": " +
                           finding.fix);
   for (const std::string& warning : warnings_) spdlog::warn("{}", warning);
-  handoffs_.others([this](sys::UniqueFd& channel, conn::Parcel& parcel) {
-    return departures_.take(channel, parcel);
-  });
+  connect_parts();
   programs_.configure(secret_, tun_.ifindex());
   watch_syncookies();
   attached_ = programs_.attach(interface_, tun_.ifindex());
+}
+
+void Service::connect_parts() {
+  handoffs_.others(
+      [this](sys::UniqueFd& channel, conn::Parcel& parcel) { departures_.take(channel, parcel); });
+  handoffs_.half_alive([this](const Opened& opened, const sys::Endpoint& local, Seq snd_nxt) {
+    endings_.tell_later(opened.flow, local, ntohl(opened.question.generation), snd_nxt.value,
+                        Clock::now() + 2 * config_.timeouts.transfer);  // taken back by then
+  });
+  handoffs_.give_back(
+      [this](const Opened& opened, std::uint16_t port, std::span<const std::byte> segment) {
+        return hand_backs_.give(opened.flow, port, segment, Clock::now());
+      });
 }
 
 DepartureWorld Service::departure_world() {
@@ -157,6 +168,11 @@ void Service::on_packet(Bytes packet) {
       (tombstone->state == abi::TOMB_REFUSED || tombstone->state == abi::TOMB_ABORTED);
   if (refused && hand_back_packet(flow, packet)) return;
   const TimePoint now = Clock::now();
+  if (refused && endings_.is_ending(flow, now)) {
+    openings_.inject(packet);
+    ++counters_.ended_answered;
+    return;
+  }
   const bool pending = assembly_.has(flow) || (tombstone && tombstone->state == abi::TOMB_OPENING);
   if (!pending && !confirmed && orphans_.overdue(flow, stray->seq, now)) {
     openings_.inject(packet);  // there is no socket: the kernel answers as TCP does

@@ -69,6 +69,7 @@ class Service {
   void on_abort(const abi::flow_key& flow, const control::Incoming& message,
                 const sys::Endpoint& from);
   void on_segment(const abi::flow_key& flow, const control::Incoming& message);
+  void connect_parts();
   void on_revoked(const abi::flow_key& flow, const abi::wire_header& header);
   void on_heartbeat(const abi::wire_header& answer);
   void announce(const abi::flow_key& flow, const abi::wire_header& commit);

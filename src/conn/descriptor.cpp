@@ -11,7 +11,9 @@
 #include <tcpmig/migrate.hpp>
 #include <tcpmig/resume.hpp>
 
+#include "conn/offer.hpp"
 #include "conn/parcel.hpp"
+#include "conn/rest.hpp"
 #include "handover/handover.h"
 #include "sys/check.hpp"
 #include "sys/unique_fd.hpp"
@@ -20,6 +22,7 @@ namespace tcpmig {
 namespace {
 
 constexpr std::size_t kMaxNote = 4096;
+constexpr std::size_t kMostRest = (8U << 20) + 64;
 
 /// Room for one control message with one descriptor, aligned as the kernel wants it.
 struct Control {
@@ -94,8 +97,8 @@ void limit_waiting(int unix_socket) {
              ::setsockopt(unix_socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience));
 }
 
-/// The same frame, and perhaps a blob behind the connection.
-TakenConnection unpack(conn::Parcel parcel) {
+/// The same frame. Behind the connection perhaps a blob, and behind that perhaps what is to be sent first.
+conn::Offer unpack(conn::Parcel parcel) {
   std::uint32_t length = 0;
   const bool has_length = parcel.bytes.size() >= sizeof length;
   if (has_length) std::memcpy(&length, parcel.bytes.data(), sizeof length);
@@ -105,7 +108,10 @@ TakenConnection unpack(conn::Parcel parcel) {
   TakenConnection taken{std::move(parcel.descriptors[0]), std::string(note, length), {}};
   if (parcel.descriptors.size() > 1)
     taken.blob = conn::read_blob(parcel.descriptors[1].get(), kMaxBlob);
-  return taken;
+  conn::Offer offer{std::move(taken), {}};
+  if (parcel.descriptors.size() > 2)
+    offer.rest = conn::read_blob(parcel.descriptors[2].get(), kMostRest);
+  return offer;
 }
 
 }  // namespace
@@ -117,13 +123,29 @@ std::optional<std::pair<sys::UniqueFd, std::string>> take_connection(int unix_so
   return received;
 }
 
-std::optional<TakenConnection> take_any_connection(int unix_socket) {
+namespace conn {
+
+std::optional<Offer> receive_offer(int unix_socket) {
   limit_waiting(unix_socket);
-  auto parcel = conn::receive_parcel(unix_socket);
+  auto parcel = receive_parcel(unix_socket);
   if (!parcel) return std::nullopt;
-  TakenConnection taken = unpack(std::move(*parcel));
-  if (handover_take(unix_socket, taken.fd.get()) < 0) return std::nullopt;
-  return taken;
+  if (parcel->too_large) throw std::runtime_error("take_any_connection: not a connection");
+  return unpack(std::move(*parcel));
+}
+
+bool take_offer(int unix_socket, const Offer& offer) {
+  const int fd = offer.connection.fd.get();
+  if (handover_take(unix_socket, fd) < 0) return false;
+  if (offer.rest) write_rest(fd, *offer.rest);
+  return true;
+}
+
+}  // namespace conn
+
+std::optional<TakenConnection> take_any_connection(int unix_socket) {
+  auto offer = conn::receive_offer(unix_socket);
+  if (!offer || !conn::take_offer(unix_socket, *offer)) return std::nullopt;
+  return std::move(offer->connection);
 }
 
 }  // namespace tcpmig

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "handover/handover.h"
 #include "sys/check.hpp"
 
 namespace tcpmig::conn {
@@ -19,9 +20,11 @@ namespace {
 
 constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 
-/// Room for one more descriptor than is taken, so that one too many is seen (and closed).
+/// What is sent, and what may come: what there is no room for the kernel closes, in the thread that receives.
+constexpr std::size_t kMostInOneMessage = 253;  // net/core/scm.h, SCM_MAX_FD
+template <std::size_t descriptors>
 struct Control {
-  alignas(cmsghdr) std::array<char, CMSG_SPACE((kParcelDescriptors + 1) * sizeof(int))> bytes{};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(descriptors * sizeof(int))> bytes{};
 };
 
 std::vector<sys::UniqueFd> take_descriptors(msghdr& message) {
@@ -50,7 +53,7 @@ void send_parcel(int unix_socket, std::span<const std::byte> bytes,
   if (bytes.size() > kParcelBytes || descriptors.size() > kParcelDescriptors)
     fail(EMSGSIZE, "a message to another program");
   iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
-  Control control;
+  Control<kParcelDescriptors> control;
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -70,9 +73,9 @@ void send_parcel(int unix_socket, std::span<const std::byte> bytes,
 }
 
 std::optional<Parcel> receive_parcel(int unix_socket) {
-  Parcel parcel{std::vector<std::byte>(kParcelBytes), {}};
+  Parcel parcel{std::vector<std::byte>(kParcelBytes), {}, false};
   iovec part{parcel.bytes.data(), parcel.bytes.size()};
-  Control control;
+  Control<kMostInOneMessage> control;
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -83,12 +86,41 @@ std::optional<Parcel> receive_parcel(int unix_socket) {
   while (got < 0 && errno == EINTR);
   sys::check("recvmsg", got);
   parcel.descriptors = take_descriptors(message);
-  if (got == 0) return std::nullopt;
-  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ||
-      parcel.descriptors.size() > kParcelDescriptors)
-    fail(EMSGSIZE, "a message of another program");
-  parcel.bytes.resize(static_cast<std::size_t>(got));
+  if (got == 0 && parcel.descriptors.empty()) return std::nullopt;
+  parcel.too_large = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ||
+                     parcel.descriptors.size() > kParcelDescriptors;
+  parcel.bytes.resize(parcel.too_large ? 0 : static_cast<std::size_t>(got));
   return parcel;
+}
+
+std::vector<std::byte> note_frame(std::string_view note) {
+  const auto length = static_cast<std::uint32_t>(note.size());
+  const auto head = std::as_bytes(std::span(&length, 1));
+  std::vector<std::byte> frame(head.begin(), head.end());
+  const auto text = std::as_bytes(std::span(note));
+  frame.insert(frame.end(), text.begin(), text.end());
+  return frame;
+}
+
+std::vector<std::byte> handover_frame(char verb, std::string_view rest) {
+  handover_message head{};
+  std::memcpy(head.magic, HANDOVER_MAGIC, sizeof head.magic);
+  head.version = HANDOVER_VERSION;
+  head.verb = verb;
+  const auto raw = std::as_bytes(std::span(&head, 1));
+  std::vector<std::byte> frame(raw.begin(), raw.end());
+  const auto text = std::as_bytes(std::span(rest));
+  frame.insert(frame.end(), text.begin(), text.end());
+  return frame;
+}
+
+char verb_of(const Parcel& parcel) {
+  handover_message head{};
+  if (parcel.bytes.size() < sizeof head) return '\0';
+  std::memcpy(&head, parcel.bytes.data(), sizeof head);
+  const bool known = std::memcmp(head.magic, HANDOVER_MAGIC, sizeof head.magic) == 0 &&
+                     head.version == HANDOVER_VERSION;
+  return known ? head.verb : '\0';
 }
 
 sys::UniqueFd make_blob(std::span<const std::byte> bytes) {

@@ -37,17 +37,6 @@ std::uint32_t queue_length(int fd, unsigned long request, const char* what) {
 /// A segment that is acknowledged in part stays whole in the queue: so much may be there before snd_una.
 constexpr std::size_t kLargestSegment = 512 << 10;
 
-/// The same for the send queue. The kernel counts what a segment costs, not what it holds: at most twice as much.
-void reserve_send_space(int fd, std::size_t bytes) {
-  const int present = get_option<int>(fd, SOL_SOCKET, SO_SNDBUF, "getsockopt SO_SNDBUF");
-  const std::size_t wanted = 2 * bytes + kLargestChunk;
-  if (wanted <= static_cast<std::size_t>(present)) return;
-  set_privileged(fd, SO_SNDBUFFORCE, static_cast<int>(wanted), RepairOperation::kSendBuffer,
-                 "setsockopt SO_SNDBUFFORCE");
-  const int unlocked = 0;
-  ::setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
-}
-
 void send_all(int fd, std::span<const std::byte> bytes, const char* what) {
   while (!bytes.empty())
     bytes = bytes.subspan(static_cast<std::size_t>(
@@ -122,6 +111,16 @@ std::vector<std::byte> peek_queue(int fd, Queue queue, std::size_t expected) {
   if (bytes.size() > expected)
     bytes.erase(bytes.begin(), bytes.end() - static_cast<std::ptrdiff_t>(expected));
   return bytes;
+}
+
+void reserve_send_space(int fd, std::size_t bytes) {
+  const int present = get_option<int>(fd, SOL_SOCKET, SO_SNDBUF, "getsockopt SO_SNDBUF");
+  const std::size_t wanted = 2 * bytes + kLargestChunk;
+  if (wanted <= static_cast<std::size_t>(present)) return;
+  set_privileged(fd, SO_SNDBUFFORCE, static_cast<int>(wanted), RepairOperation::kSendBuffer,
+                 "setsockopt SO_SNDBUFFORCE");
+  const int unlocked = 0;
+  ::setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked));
 }
 
 void hold_sending(int fd) { select_queue(fd, TCP_SEND_QUEUE); }

@@ -38,6 +38,8 @@ std::vector<std::byte> peek_received(int fd);
 /// Everything in one of the queues, without consuming it: the send queue from snd_una on, what is unsent at its end. In repair, no
 /// queue selected afterwards. `expected`: bytes that should be there; less come back where the reader or the peer was quicker.
 std::vector<std::byte> peek_queue(int fd, Queue queue, std::size_t expected);
+/// Makes room for so many bytes in the send queue. (The kernel counts what a segment costs, not what it holds: at most twice as much.)
+void reserve_send_space(int fd, std::size_t bytes);
 /// In repair, as long as the send queue is selected, the kernel sends nothing new: it only notes it as sent (net/ipv4/tcp_output.c,
 /// tcp_write_xmit). What was sent before may be sent again.
 void hold_sending(int fd);

@@ -93,12 +93,11 @@ bool owes_acknowledgement(const Snapshot& snapshot) {
   return snapshot.window && Seq{snapshot.window->rcv_wup}.before(snapshot.rcv_nxt);
 }
 
-/// Leaving repair mode clears SO_REUSEADDR. The window probe that it may send acknowledges what has come, before the peer sends it again. And a
+/// The window probe that it may send acknowledges what has come, before the peer sends it again. And a
 /// peer that owes us an acknowledgement (it was dropped by the lock, or the bytes were lost) answers at once, or we should hear of it only after the
 /// retransmission timeout of a new connection.
 void go_live(int fd, const Snapshot& snapshot) {
   conn::leave_repair(fd, !snapshot.sent.empty() || owes_acknowledgement(snapshot));
-  conn::set_option(fd, SOL_SOCKET, SO_REUSEADDR, int{1}, "setsockopt SO_REUSEADDR");
 }
 
 bool needs_a_packet(const Snapshot& snapshot) {
@@ -136,16 +135,6 @@ bool peer_closed_first(const Snapshot& snapshot) {
   return snapshot.state == TcpState::kCloseWait || snapshot.state == TcpState::kLastAck;
 }
 
-/// Whether our FIN is put back as sent already. It is where the peer has acknowledged it. And where it may have come to the peer behind more
-/// than the first window of a new connection takes (RFC 6928): the FIN would have to wait, and the peer's acknowledgements, which
-/// cover it, would be refused as of bytes that were never sent. If it was not sent it is lost, and sent again like any other.
-bool fin_counts_as_sent(const Snapshot& snapshot) {
-  constexpr std::size_t kFirstWindow = 8;  // segments; 10 in the kernel
-  if (snapshot.state == TcpState::kFinWait2) return true;
-  const std::size_t mss = std::max<std::size_t>(snapshot.mss, 536);
-  return snapshot.closed() && snapshot.unsent.empty() && snapshot.sent.size() > kFirstWindow * mss;
-}
-
 /// The packet that was made up is the only one that will ever say so.
 void require_taken(int fd, const Snapshot& snapshot) {
   if (!needs_a_packet(snapshot)) return;
@@ -171,13 +160,13 @@ void restore_first_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& h
     deliver_end(fd, snapshot, here, deliver);
     require_taken(fd, snapshot);
   }
-  if (fin_counts_as_sent(snapshot)) shut_down(fd);
+  if (conn::fin_counts_as_sent(snapshot)) shut_down(fd);
 }
 
 /// Live.
 void restore_last_ends(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
                        const Deliver& deliver) {
-  if (snapshot.closed() && !fin_counts_as_sent(snapshot)) shut_down(fd);
+  if (snapshot.closed() && !conn::fin_counts_as_sent(snapshot)) shut_down(fd);
   if (peer_closed_first(snapshot)) return;
   deliver_end(fd, snapshot, here, deliver);
   require_taken(fd, snapshot);
@@ -207,11 +196,22 @@ Deliver raw_delivery_or_helper(const Snapshot& snapshot, const sys::Endpoint& he
 
 namespace conn {
 
+/// Whether our FIN is put back as sent already. It is where the peer has acknowledged it. And where it may have come to the peer behind more
+/// than the first window of a new connection takes (RFC 6928): the FIN would have to wait, and the peer's acknowledgements, which
+/// cover it, would be refused as of bytes that were never sent. If it was not sent it is lost, and sent again like any other.
+bool fin_counts_as_sent(const Snapshot& snapshot) {
+  constexpr std::size_t kFirstWindow = 8;  // segments; 10 in the kernel
+  if (snapshot.state == TcpState::kFinWait2) return true;
+  const std::size_t mss = std::max<std::size_t>(snapshot.mss, 536);
+  return snapshot.closed() && snapshot.unsent.empty() && snapshot.sent.size() > kFirstWindow * mss;
+}
+
 /// Whatever throws: the socket is closed while in repair, and so without a packet.
 sys::UniqueFd resume_in_repair(const Snapshot& snapshot, const sys::Endpoint& here,
                                const Deliver& deliver, const ResumeKit* kit) {
   sys::UniqueFd socket = begin_resume(snapshot, here);
-  restore_voice(socket.get(), snapshot, here, deliver, kit);
+  restore_sent_side(socket.get(), snapshot, kit);
+  restore_voice(socket.get(), snapshot, here, deliver);
   return socket;
 }
 
@@ -225,13 +225,16 @@ sys::UniqueFd begin_resume(const Snapshot& snapshot, const sys::Endpoint& here) 
   return socket;
 }
 
-void restore_voice(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
-                   const Deliver& deliver, const ResumeKit* kit) {
+void restore_sent_side(int fd, const Snapshot& snapshot, const ResumeKit* kit) {
   restore_sent(fd, snapshot.sent);
   restore_window(fd, snapshot);
   if (snapshot.settings) restore_settings(fd, !snapshot.peer.address.is_ipv4(), *snapshot.settings);
   if (kit != nullptr)  // after the algorithm has been chosen: some begin with numbers of their own
     kit->restore_congestion(fd, snapshot);
+}
+
+void restore_voice(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
+                   const Deliver& deliver) {
   restore_first_ends(fd, snapshot, here, deliver);
 }
 
@@ -242,6 +245,7 @@ void finish_resume(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
     restore_unsent(fd, snapshot.unsent);
     if (snapshot.settings) restore_buffers(fd, *snapshot.settings);
     restore_last_ends(fd, snapshot, here, deliver);
+    set_option(fd, SOL_SOCKET, SO_REUSEADDR, int{1}, "setsockopt SO_REUSEADDR");
   } catch (...) {
     end_silently(fd);
     throw;

@@ -15,10 +15,16 @@ sys::UniqueFd resume_in_repair(const Snapshot& snapshot, const sys::Endpoint& he
 /// The same in two steps. After the first, nothing is there that a timer could send: what was sent and not acknowledged it would repeat, in repair or
 /// not, after a second. So that is how a socket may wait for longer.
 sys::UniqueFd begin_resume(const Snapshot& snapshot, const sys::Endpoint& here);
-/// `snapshot` may lack the received bytes.
+/// What takes no packet: with a lock on, nothing that this does can be heard of. `snapshot` may lack the received bytes, here and below.
+void restore_sent_side(int fd, const Snapshot& snapshot, const ResumeKit* kit = nullptr);
+/// Then what takes packets, so there is no lock on any more.
 void restore_voice(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
-                   const Deliver& deliver, const ResumeKit* kit = nullptr);
-/// It lives. `snapshot` may lack the received bytes. Throws std::system_error or std::runtime_error; it is in repair again then.
+                   const Deliver& deliver);
+/// Whether the FIN of a connection that has been closed counts as sent: it is restored in repair then.
+bool fin_counts_as_sent(const Snapshot& snapshot);
+/// It lives. Its last step, when all is there, sets SO_REUSEADDR, which TCP_REPAIR takes away (2 while in repair, 0 afterwards): so
+/// that whoever has a copy can see, without any right, whether it was finished (handover/handover.h). Throws std::system_error or
+/// std::runtime_error; it is in repair again then.
 void finish_resume(int fd, const Snapshot& snapshot, const sys::Endpoint& here,
                    const Deliver& deliver);
 

@@ -23,4 +23,9 @@ void set_option(int fd, int level, int name, const Value& value, const char* wha
   if (::setsockopt(fd, level, name, &value, sizeof(value)) < 0) sys::check(what, -1);
 }
 
+/// Never used twice as long as the machine runs.
+inline std::uint64_t socket_cookie(int fd) {
+  return get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE, "getsockopt SO_COOKIE");
+}
+
 }  // namespace tcpmig::conn

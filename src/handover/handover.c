@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/tcp.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/time.h>
@@ -112,13 +111,18 @@ int handover_receive(int unix_socket, int* fd) {
   return message.verb;
 }
 
-/* -EINPROGRESS: in repair, so nobody has given it to us. */
-static int is_live(int connection) {
-  int repair = 0;
-  socklen_t length = sizeof(repair);
+/* How far an agent has come that does not say so. The last that it does is to set SO_REUSEADDR, which is 2 in repair (nobody has given it to us: to close
+ * it sends nothing) and 0 between the two: then something of it is not as it was, nor ever will be. The client gets a RST when the last descriptor is
+ * closed. */
+static int is_finished(int connection) {
+  const struct linger at_once = {1, 0};
+  int reuse = 0;
+  socklen_t length = sizeof(reuse);
 
-  if (getsockopt(connection, IPPROTO_TCP, TCP_REPAIR, &repair, &length) < 0) return -errno;
-  return repair ? -EINPROGRESS : 0;
+  if (getsockopt(connection, SOL_SOCKET, SO_REUSEADDR, &reuse, &length) < 0) return -errno;
+  if (reuse == 1) return 0;
+  setsockopt(connection, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+  return reuse ? -EINPROGRESS : -ECONNRESET;
 }
 
 int handover_take(int unix_socket, int connection) {
@@ -127,8 +131,9 @@ int handover_take(int unix_socket, int connection) {
   if (result < 0) return result;
   result = handover_receive(unix_socket, NULL);
   if (result == HANDOVER_GO) return 0;
-  /* Killed, or too slow: it may have got as far as to take it out of repair all the same. */
-  return is_live(connection);
+  /* Killed, or too slow: it may have got to the end all the same. If not, it shall not go on when it wakes up. */
+  shutdown(unix_socket, SHUT_RDWR);
+  return is_finished(connection);
 }
 
 /* Connected, with deadlines; -errno. */

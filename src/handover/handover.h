@@ -10,11 +10,13 @@
  *      | <-------  OFFER + the connection      |      still in repair: it has sent nothing, and closing it sends nothing
  *      | TAKEN                     ------->    |      the point of no return: before it the agent may give it to somebody else,
  *      |                                       |      after it the connection is the program's
- *      | <-------                       GO     |      it has left repair, which takes CAP_NET_ADMIN; now it lives
+ *      | <-------                       GO     |      it has left repair, which takes CAP_NET_ADMIN,; now it lives
  *
  * A program that dies before TAKEN has lost nothing: its copy is closed in repair. An agent that dies before it has taken the
- * connection out of repair neither: the program sees the end of the Unix connection, looks (getsockopt TCP_REPAIR), and closes
- * its copy in silence. If it had left repair, the program goes on with it.
+ * connection out of repair neither: the program sees the end of the Unix connection, looks (getsockopt SO_REUSEADDR, which says how far the agent
+ * has come), and closes its copy in silence. If it had finished, the program goes on with it. What was written and not sent before the connection
+ * came here travels with the OFFER, and the program's library sends it, so that there is nothing left to be lost. Only where the agent is killed
+ * between two of its last steps, some microseconds apart, the program closes the connection so that its client gets a RST.
  *
  * The other way round, a program gives a connection away over the same socket: MIGRATE, and after the transfer VERDICT. The agent freezes its own
  * descriptor of it. Where it is killed meanwhile the program sees the end of the Unix connection, and sends RECOVER to the next one.
@@ -89,7 +91,7 @@ bool handover_may_be_ticket(const struct handover_place* place, const struct soc
 int handover_claim(const struct handover_place* place, int fd);
 
 /* The program's side from the OFFER on: says TAKEN and waits for GO. 0: `connection` lives and is the caller's. -errno: it is not, close it
- * (nothing is sent). */
+ * (nothing is sent; but -ECONNRESET: a RST). */
 int handover_take(int unix_socket, int connection);
 
 /* Sends one message; `fd` >= 0 hangs on it. 0 or -errno. */

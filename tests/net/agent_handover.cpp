@@ -188,6 +188,10 @@ TEST_CASE("agent: a program that dies before it has taken its connection loses n
     channel.reset();
     CHECK(is_refused(world.answer(), abi::REASON_NOT_TAKEN));
     CHECK(world.counter("not_taken") == 1);
+    const auto back = world.answer();  // what it has kept for it goes back
+    REQUIRE(back);
+    CHECK(back->header.type == abi::WIRE_SEGMENT);
+    CHECK(text_of(back->payload).ends_with("more"));
   }
   SECTION("or is stopped, and says it too late") {
     const UniqueFd channel = claim_with(world, ticket);

@@ -2,139 +2,20 @@
 // Connections that programs give away: what an agent says as their source, and what it takes as their target. The test plays the switch and the
 // other server.
 #include <arpa/inet.h>
-#include <linux/sock_diag.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-#include <array>
-#include <cstring>
-#include <expected>
-#include <future>
 #include <tcpmig/migrate.hpp>
 #include <tcpmig/resume.hpp>
 
-#include "agent_steps.hpp"
-#include "agent_world.hpp"
 #include "catch.hpp"
 #include "conn/parcel.hpp"
 #include "control/whole.hpp"
 #include "handover/handover.h"
+#include "leaving.hpp"
 
 using namespace agent_test;
 using namespace tcpmig;
-
-namespace {
-
-UniqueFd listen_for_handoff(const World& world) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  (world.directory() / "handoff").string().copy(address.sun_path, sizeof address.sun_path - 1);
-  UniqueFd server(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  REQUIRE(::bind(server.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-  REQUIRE(::listen(server.get(), 4) == 0);
-  return server;
-}
-
-void send_whole(World& world, const control::Transfer& transfer, const Snapshot& snapshot,
-                const Bytes& payload) {
-  for (const control::Outgoing& message : control::whole_messages(transfer, snapshot, payload))
-    world.send(message);
-}
-
-/// In the middle: something sent and not acknowledged, something not sent.
-Snapshot in_the_middle(const Endpoint& client) {
-  Snapshot snapshot = snapshot_of(client, pattern(3'000));
-  snapshot.local = World::vpa(client, 81);
-  snapshot.sent = pattern(2'000);
-  snapshot.snd_nxt = snapshot.snd_una + 2'000;
-  snapshot.unsent = pattern(500);
-  return snapshot;
-}
-
-/// Of the message that waits there; it stays.
-UniqueFd peeked_descriptor(const UniqueFd& channel) {
-  char text[256];
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  iovec piece{text, sizeof text};
-  msghdr message{};
-  message.msg_iov = &piece;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  if (!sys_test::holds_within(5s, [&] {
-        return ::recvmsg(channel.get(), &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) > 0;
-      }))
-    return {};
-  const cmsghdr* head = CMSG_FIRSTHDR(&message);
-  int fd = -1;
-  if (head != nullptr) std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
-  return UniqueFd(fd);
-}
-
-/// What filters of this socket have kept from it.
-std::uint32_t drops_of(const UniqueFd& fd) {
-  std::array<std::uint32_t, SK_MEMINFO_VARS> memory{};
-  socklen_t length = sizeof memory;
-  REQUIRE(::getsockopt(fd.get(), SOL_SOCKET, SO_MEMINFO, memory.data(), &length) == 0);
-  return memory[SK_MEMINFO_DROPS];
-}
-
-/// A connection on port 80 that its program gives to "s2"; the test hears what the agent says of it.
-struct Leaving {
-  World world;
-  UniqueFd listener = world.listener();
-  UniqueFd connection;
-  Endpoint client;
-  std::future<std::expected<void, MigrateRefused>> outcome;
-  control::Sealer other_server;
-
-  explicit Leaving(Endpoint from, const std::string& patience = "500ms")
-      : world("[timeouts]\ntransfer = \"" + patience + "\"\n", true),
-        client(from),
-        other_server(control::Secret::load(world.directory() / "secret"), 3, 0) {
-    world.start();
-    world.transfer(transfer_of(client), snapshot_of(client, pattern(100)));
-    connection = accepted(listener);
-    REQUIRE(connection);
-    REQUIRE(is_resumed(world.answer()));
-    REQUIRE(read_bytes(connection, 100) == pattern(100));
-  }
-  void leave(std::string target = "s2", Bytes blob = pattern(10)) {
-    while (world.to_switch(60ms)) continue;  // repeats of what came before
-    outcome = std::async(std::launch::async,
-                         [this, target, blob, fd = UniqueFd(::dup(connection.get()))]() mutable {
-                           return migrate(std::move(fd), target, blob, {.agent = agent()});
-                         });
-  }
-  [[nodiscard]] std::string agent() const {
-    return world.config.paths("s1").handover_socket().string();
-  }
-  /// The next message of this type to the switch.
-  abi::wire_header said(abi::wire_type type, bool take_back = false) {
-    for (;;) {
-      const auto header = world.to_switch();
-      REQUIRE(header);
-      if (header->type == type && ((header->flags & abi::WIRE_FLAG_TAKE_BACK) != 0) == take_back)
-        return *header;
-    }
-  }
-  void answer(const abi::wire_header& commit, abi::wire_type type, abi::wire_reason reason,
-              bool by_switch, std::uint32_t current = 0) {
-    control::Outgoing message{commit, {}};
-    message.header.type = type;
-    message.header.flags = 0;
-    message.header.target = htons(2);
-    message.header.reason = static_cast<std::uint8_t>(reason);
-    message.header.current_generation = htonl(current);
-    message.header.detail = htonl(by_switch ? 77 : 0);
-    if (by_switch) return world.send_as_switch(message);
-    world.send_raw(World::sealed_by(other_server, message), commit.family != abi::FAMILY_IPV6);
-  }
-};
-
-}  // namespace
 
 TEST_CASE("agent: a whole connection is taken by a program, with its blob", "[agent]") {
   if (cannot_hand_over_here()) return;
@@ -352,17 +233,10 @@ TEST_CASE("agent: what a program may not give away stays", "[agent]") {
   CHECK(world.counter("migrate_not_ours") == 1);
   // a blob that the library would not have sent
   const UniqueFd blob = conn::make_blob(pattern(kMaxBlob + 1));
-  const UniqueFd channel(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  leaving.agent().copy(address.sun_path, sizeof address.sun_path - 1);
-  REQUIRE(::connect(channel.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
-          0);
-  const std::string message = std::string("tcpmig") + char{HANDOVER_VERSION} + "Ms2";
   const int descriptors[]{leaving.connection.get(), blob.get()};
-  conn::send_parcel(channel.get(), std::as_bytes(std::span(message)), descriptors);
-  const auto verdict = conn::receive_parcel(channel.get());
-  REQUIRE(verdict);
+  const Told large = told(asked(leaving.agent(), HANDOVER_MIGRATE, "s2", descriptors));
+  CHECK(large.error == EMSGSIZE);
+  CHECK(large.here);
   CHECK(world.counter("migrate_too_large") == 1);
   // two at once
   leaving.leave();
