@@ -335,7 +335,7 @@ TCPMIG_API int tcpmig_receive_descriptor(int unix_socket, int* fd, void* note, s
 /* For the program of a pool server with `handoff`, for each connection that its SOCK_SEQPACKET socket accepts; close that afterwards. Returns 1 with
  * a live connection in *fd, the caller's (getpeername(2) tells the client); 0: there is nothing to serve. `in_the_middle`: 0: new, its request has not
  * been read; 1: the program of another server has given it away by tcpmig_migrate(), and `blob`, `size` are what it has sent along, to be freed by
- * tcpmig_free(). -EIO, -EINVAL: the message is no connection, or what a system call said. */
+ * tcpmig_free(). -EIO, -EINVAL: the message is no connection, or what a system call said. Waits at most two seconds for each of the agent's two messages. */
 TCPMIG_API int tcpmig_take_connection(int unix_socket, int* fd, int* in_the_middle, void** blob,
                                       size_t* size) TCPMIG_NOEXCEPT;
 
@@ -343,6 +343,8 @@ TCPMIG_API int tcpmig_take_connection(int unix_socket, int* fd, int* in_the_midd
  * (at most 1 MB) of what this program knows about it. Takes no right. Other descriptors of the same connection (dup, fork) must not be used meanwhile, and only be
  * closed afterwards. `target`: the name of the node. `agent`: the Unix socket of this node's agent, /run/tcpmig/CLUSTER/NODE/exec.sock; null: that of
  * the environment (TCPMIG_EXEC, as `tcpmig exec` sets it).
+ * Blocks, some milliseconds as a rule: three times `timeouts.transfer` of the configuration where the target is silent, and 60 s where the agent was killed
+ * and does not come back.
  * Returns 0 when the target's program has the connection; `fd` is closed then. Else it is the caller's, and goes on as it was: -EMSGSIZE: the blob,
  * or the queues, are too large; -ENOTCONN: no connection that was opened here by the agent; -EPROTOTYPE: not TCP; -EADDRNOTAVAIL: `target` is no
  * other server of the service; -EOPNOTSUPP: it has no `handoff`, or the connection has a property that cannot be carried; -EALREADY: it is being moved;

@@ -18,7 +18,8 @@ struct MigrateOptions {
   /// The Unix socket of this node's agent, /run/tcpmig/CLUSTER/NODE/exec.sock. Empty: the one that the environment names (TCPMIG_EXEC, as `tcpmig
   /// exec` sets it: its part before the first comma).
   std::string agent;
-  /// How long an agent may be away (killed, and started again) before it is given up.
+  /// How long an agent may be away (killed, and started again) before it is given up; one that works is waited for. (Each step of a transfer has
+  /// its deadline, timeouts.transfer of the configuration: a silent target takes three of them.)
   std::chrono::milliseconds patience{60'000};
 };
 
@@ -39,7 +40,7 @@ struct MigrateRefused {
 /// Gives a live connection of a tcpmig cluster, whatever state it is in and whatever its queues hold, to the program that listens at the `handoff` of
 /// the server `target`, a node of the same service, which gets `blob` along with it (take_any_connection() in resume.hpp). The client notices nothing, but a
 /// pause. Needs no right: who has the descriptor may give the connection away. Other descriptors of the same connection (dup, fork) must not
-/// be used meanwhile, and only be closed afterwards. Returns when the target's program has it; nothing is sent to the client by this end from then on. Whatever
+/// be used meanwhile, and only be closed afterwards. Blocks, some milliseconds as a rule. Returns when the target's program has it; nothing is sent to the client by this end from then on. Whatever
 /// goes wrong before gives the connection back. A target that falls silent may have begun with it, but then the client has heard nothing of that.
 std::expected<void, MigrateRefused> migrate(UniqueFd fd, std::string_view target,
                                             std::span<const std::byte> blob = {},

@@ -13,7 +13,6 @@
 #include <system_error>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include <tcpmig/migrate.hpp>
 
@@ -29,6 +28,7 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr milliseconds kPause{50};  // between two looks for an agent that is away
+constexpr std::size_t kLongestName = 255;
 
 struct Verdict {
   int error = 0;
@@ -48,6 +48,7 @@ std::string path_of_agent(const MigrateOptions& options) {
   return path;
 }
 
+/// It may take until the deadline until it is connected and has been spoken to. (Of a Unix socket, to send waits for room, which there is.)
 sys::UniqueFd connect_to(const std::string& path, Clock::time_point deadline) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -58,7 +59,6 @@ sys::UniqueFd connect_to(const std::string& path, Clock::time_point deadline) {
   const auto left =
       std::max(milliseconds(1), std::chrono::duration_cast<milliseconds>(deadline - Clock::now()));
   const timeval limit{left.count() / 1000, left.count() % 1000 * 1000};
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
   sys::check("connect to the agent at " + path,
              ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
@@ -66,18 +66,10 @@ sys::UniqueFd connect_to(const std::string& path, Clock::time_point deadline) {
 }
 
 void say(int agent, char verb, std::string_view text, std::span<const int> descriptors) {
-  handover_message head{};
-  std::memcpy(head.magic, HANDOVER_MAGIC, sizeof head.magic);
-  head.version = HANDOVER_VERSION;
-  head.verb = verb;
-  const auto raw = std::as_bytes(std::span(&head, 1));
-  std::vector<std::byte> bytes(raw.begin(), raw.end());
-  const auto rest = std::as_bytes(std::span(text));
-  bytes.insert(bytes.end(), rest.begin(), rest.end());
-  conn::send_parcel(agent, bytes, descriptors);
+  conn::send_parcel(agent, conn::handover_frame(verb, text), descriptors);
 }
 
-/// nullopt: the agent has ended, or was too slow.
+/// As long as the agent lives; what it does has deadlines. nullopt: it has ended.
 std::optional<Verdict> hear(int agent) {
   std::optional<conn::Parcel> parcel;
   try {
@@ -86,11 +78,10 @@ std::optional<Verdict> hear(int agent) {
     return std::nullopt;
   }
   handover_verdict verdict{};
-  if (!parcel || parcel->bytes.size() < sizeof verdict) return std::nullopt;
-  std::memcpy(&verdict, parcel->bytes.data(), sizeof verdict);
-  if (std::memcmp(verdict.head.magic, HANDOVER_MAGIC, sizeof verdict.head.magic) != 0 ||
-      verdict.head.version != HANDOVER_VERSION || verdict.head.verb != HANDOVER_VERDICT)
+  if (!parcel || parcel->bytes.size() < sizeof verdict ||
+      conn::verb_of(*parcel) != HANDOVER_VERDICT)
     return std::nullopt;
+  std::memcpy(&verdict, parcel->bytes.data(), sizeof verdict);
   const auto* text = reinterpret_cast<const char*>(parcel->bytes.data()) + sizeof verdict;
   return Verdict{verdict.error, verdict.here != 0,
                  std::string(text, parcel->bytes.size() - sizeof verdict)};
@@ -107,7 +98,8 @@ std::optional<Verdict> ask(const std::string& path, int fd, Clock::time_point de
 }
 
 /// The agent was ended in the middle. Its successor knows what it had begun, or finds out.
-Verdict recover(const std::string& path, int fd, Clock::time_point deadline) {
+Verdict recover(const std::string& path, int fd, milliseconds patience) {
+  const auto deadline = Clock::now() + patience;
   while (Clock::now() < deadline) {
     if (auto verdict = ask(path, fd, deadline)) return *verdict;
     std::this_thread::sleep_for(kPause);
@@ -122,14 +114,16 @@ Verdict ask_to_move(int fd, std::string_view target, std::span<const std::byte> 
                     const MigrateOptions& options) {
   if (blob.size() > kMaxBlob)
     throw std::system_error(EMSGSIZE, std::generic_category(), "the blob is larger than 1 MB");
-  const auto deadline = Clock::now() + options.patience;
+  if (target.size() > kLongestName)
+    throw std::system_error(EADDRNOTAVAIL, std::generic_category(),
+                            "there is no node with so long a name");
   const std::string path = path_of_agent(options);
-  const sys::UniqueFd agent = connect_to(path, deadline);
+  const sys::UniqueFd agent = connect_to(path, Clock::now() + options.patience);
   const sys::UniqueFd along = conn::make_blob(blob);
   const int descriptors[]{fd, along.get()};
   say(agent.get(), HANDOVER_MIGRATE, target, descriptors);
   if (auto verdict = hear(agent.get())) return *verdict;
-  return recover(path, fd, deadline);
+  return recover(path, fd, options.patience);
 }
 
 }  // namespace
