@@ -18,12 +18,17 @@ Bytes join(const std::vector<std::optional<Bytes>>& parts, std::size_t length) {
 
 }  // namespace
 
+/// What is announced, and the places for it, which an empty transfer of thousands of parts takes as well.
+std::size_t Assembly::cost_of(const abi::wire_header& header) {
+  return ntohl(header.total_length) + ntohs(header.parts) * sizeof(std::optional<Bytes>);
+}
+
 bool Assembly::is_full(const abi::wire_header& header) const {
-  return transfers_.size() >= kMost || announced_ + ntohl(header.total_length) > kMostBytes;
+  return transfers_.size() >= kMost || announced_ + cost_of(header) > kMostBytes;
 }
 
 void Assembly::erase(FlowMap<Transfer>::iterator transfer) {
-  announced_ -= transfer->second.total_length;
+  announced_ -= transfer->second.cost;
   transfers_.erase(transfer);
 }
 
@@ -41,7 +46,8 @@ Assembly::Transfer* Assembly::find_or_make(const abi::flow_key& flow,
   Transfer& made = transfers_[flow];
   made.generation = generation;
   made.total_length = ntohl(header.total_length);
-  announced_ += made.total_length;
+  made.cost = cost_of(header);
+  announced_ += made.cost;
   made.whole = (header.flags & abi::WIRE_FLAG_WHOLE) != 0;
   made.parts.resize(ntohs(header.parts));
   made.deadline = now + deadline_;

@@ -26,8 +26,9 @@ struct Arrival {
 /// Puts the parts of transfers together (DATA, and the COMMIT that comes last). Bounded in number, bytes and time.
 class Assembly {
  public:
-  static constexpr std::size_t kMost = 1024;                ///< transfers under way
-  static constexpr std::size_t kMostBytes = 256U << 20;     ///< that they announce, all together
+  static constexpr std::size_t kMost = 1024;  ///< transfers under way
+  static constexpr std::size_t kMostBytes =
+      256U << 20;  ///< that they announce, and take for it, all together
   static constexpr std::size_t kMostAsked = 512;            ///< parts asked for in one message
   static constexpr std::chrono::milliseconds kAskDelay{5};  ///< reordered parts have come by then
 
@@ -62,6 +63,7 @@ class Assembly {
   struct Transfer {
     control::Generation generation = 0;
     std::uint32_t total_length = 0;
+    std::size_t cost = 0;
     std::vector<std::optional<Bytes>> parts;
     std::size_t present = 0;
     std::size_t bytes = 0;
@@ -77,6 +79,7 @@ class Assembly {
   Transfer* find_or_make(const abi::flow_key& flow, const abi::wire_header& header, TimePoint now);
   void erase(FlowMap<Transfer>::iterator transfer);
   static bool put(Transfer& transfer, const control::Incoming& message);
+  static std::size_t cost_of(const abi::wire_header& header);
   [[nodiscard]] bool is_full(const abi::wire_header& header) const;
   static Gap gap_of(const Transfer& transfer);
 
