@@ -29,7 +29,9 @@ namespace tcpmig::agent {
   X(migrate_not_tcp, "not given away: no TCP connection")                                  \
   X(migrate_not_ours, "not given away: no connection that was opened here")                \
   X(migrate_no_target, "not given away: the target is no other server with a handoff")     \
+  X(migrate_lost, "connections given away that the target has broken: refused too late")   \
   X(migrate_too_large, "not given away: the blob or the queues are too large")             \
+  X(migrate_bad_blob, "not given away: the blob is no sealed memory, or cannot be read")   \
   X(migrate_busy, "not given away: it is being moved already, or not now")                 \
   X(migrate_not_frozen, "not given away: it has a property that cannot be carried")        \
   X(late_answers, "answers to a transfer of ours that is over")                            \
@@ -42,6 +44,7 @@ namespace tcpmig::agent {
   X(handed_back, "early packets given back to who wanted to move their connection")        \
   X(captures_dropped, "captured packets not kept: damaged, or no room")                    \
   X(captures_lost, "packets that a lock has dropped without a copy: they came too fast")   \
+  X(got_back, "packets of clients that a refusing server has given back")                  \
   X(hold_full, "early packets dropped: no room")                                           \
   X(hold_expired, "early packets dropped: their connection did not come")                  \
   X(ended_answered, "packets of connections that have ended, left to the kernel's RST")    \

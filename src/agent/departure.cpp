@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "agent/guarded.hpp"
+#include "conn/segment.hpp"
 
 namespace tcpmig::agent {
 namespace {
@@ -33,6 +34,10 @@ Snapshot head_of(const DepartureRecord& record) {
   return head;
 }
 
+std::size_t queues_of(const Snapshot& snapshot) {
+  return snapshot.received.size() + snapshot.sent.size() + snapshot.unsent.size();
+}
+
 control::TransferMachine::Rules rules_of(const config::Config& config,
                                          const DepartureRecord& record) {
   return {.transfer = config.timeouts.transfer,
@@ -50,6 +55,7 @@ Departure::Departure(DepartureWorld& world, DepartureRecord record, sys::UniqueF
       channel_(std::move(channel)),
       target_(target),
       frozen_(std::move(frozen)),
+      frozen_bytes_(queues_of(frozen_->snapshot())),
       payload_(std::move(payload)),
       head_(head_of(frozen_->snapshot())),
       machine_(*this, rules_of(world.config, record), control::next_generation(record.generation)),
@@ -57,6 +63,7 @@ Departure::Departure(DepartureWorld& world, DepartureRecord record, sys::UniqueF
   record_.snd_una = head_.snd_una.value;
   record_.snd_nxt = frozen_->snapshot().snd_nxt.value;
   record_.rcv_nxt = head_.rcv_nxt.value;
+  record_.peer_closed = head_.peer_closed();
   record_.boot = present_boot();
 }
 
@@ -69,7 +76,8 @@ Departure::Departure(DepartureWorld& world, DepartureRecord record, sys::UniqueF
       connection_(std::move(connection)),
       head_(head_of(record)),
       machine_(*this, rules_of(world.config, record), record.offered),
-      captures_(world.config.limits.hold_packets, abi::WIRE_SNAPSHOT_MAX) {}
+      captures_(world.config.limits.hold_packets, abi::WIRE_SNAPSHOT_MAX),
+      recovered_(true) {}
 
 Departure::~Departure() {
   if (!done() && frozen_) frozen_->commit();
@@ -82,6 +90,12 @@ void Departure::start(TimePoint now) {
   else
     machine_.go_on({record_.offered, target}, record_.newest, now);
   send_parts(now);
+  decided(now);
+}
+
+void Departure::start_moved() {
+  known_owner_ = record_.offered;
+  moved();
 }
 
 std::uint32_t Departure::present_boot() const {
@@ -101,12 +115,17 @@ control::Transfer Departure::about(std::uint16_t target, std::uint16_t port,
 }
 
 control::Transfer Departure::owner() const {
-  return about(target_.node_id, target_.port, machine_.owner().generation);
+  return about(target_.node_id, target_.port, known_owner_.value_or(machine_.owner().generation));
 }
 
-/// The first one was written: what the file says now leads the next run to the same questions.
-void Departure::write_down() const {
-  guarded("write a departure down", [&] { world_.records.write(record_); });
+/// False: the file says what it said.
+bool Departure::write_down() noexcept {
+  written_ = false;
+  guarded("write a departure down", [&] {
+    world_.records.write(record_);
+    written_ = true;
+  });
+  return written_;
 }
 
 // ---- what the machine wants ----
@@ -127,25 +146,25 @@ void Departure::send_to_target(const control::Outgoing& message) const {
 void Departure::offer(const control::Attempt& attempt) {
   record_.stage = DepartureRecord::Stage::kOffered;
   record_.offered = record_.newest = attempt.generation;
-  write_down();
+  to_send_.clear();
+  abandoned_ = !write_down();
+  if (abandoned_) return;
   parts_ = control::whole_messages(about(target_.node_id, target_.port, attempt.generation), head_,
                                    payload_);
-  to_send_.clear();
   for (std::size_t part = 0; part < parts_.size(); ++part)
     to_send_.push_back(static_cast<std::uint16_t>(part));
 }
 
 void Departure::take_back(control::Generation generation) {
   record_.newest = generation;
-  write_down();
   to_send_.clear();
   parts_ = {control::take_back_message(about(world_.self.id, record_.own_port, generation), head_)};
-  send_to_switch(parts_.front());
+  if (write_down()) send_to_switch(parts_.front());
 }
 
 /// Of an offer the COMMIT alone: the target asks for the parts that it does not have.
 void Departure::repeat() {
-  if (to_send_.empty()) send_to_switch(parts_.back());
+  if (to_send_.empty() && (written_ || write_down())) send_to_switch(parts_.back());
 }
 
 void Departure::resend(std::uint16_t part) {
@@ -183,7 +202,8 @@ void Departure::send_parts(TimePoint now) {
 void Departure::take_answer(const control::Incoming& message, TimePoint now) {
   const abi::wire_header& header = message.header;
   if (stage_ != Stage::kDeciding) return;
-  if (header.sender == 0 && header.reason == abi::REASON_OTHER_BOOT)
+  const bool present = ntohl(header.generation) == record_.newest;
+  if (present && header.sender == 0 && header.reason == abi::REASON_OTHER_BOOT)
     other_boot_ = ntohl(header.detail);
   if (!machine_.receive(header, message.payload, now)) return;
   if (header.type == abi::WIRE_REFUSED && header.reason != abi::REASON_REPLAY && !refusal_)
@@ -192,23 +212,38 @@ void Departure::take_answer(const control::Incoming& message, TimePoint now) {
 }
 
 void Departure::take_capture(CapturedSegment segment) {
-  if (!frozen_) return;
-  if (captures_.add(frozen_->snapshot(), std::move(segment)) != control::Captures::Outcome::kKept)
+  if (captures_.add(head_, std::move(segment)) != control::Captures::Outcome::kKept)
     ++world_.counters.captures_dropped;  // the client sends it again
   if (moved_) send_captures();
 }
 
+bool Departure::take_handed_back(const abi::wire_header& header,
+                                 std::span<const std::byte> segment) {
+  const control::Generation generation = ntohl(header.generation);
+  if (ntohs(header.sender) != target_.node_id || !control::newer(generation, record_.generation) ||
+      control::newer(generation, record_.offered))
+    return false;
+  take_capture(
+      {.cookie = record_.cookie, .bytes = conn::readdress(head_.peer, head_.local, segment)});
+  return true;
+}
+
+/// What was late is sent to the former owner once more, who may be the one that sends the connection here; and kept: take_late().
 void Departure::overtaken(TimePoint now) {
   if (stage_ == Stage::kDeciding) {
     moved_ = true;
+    known_owner_ = record_.offered;
     tell(0, false, {});
     ++world_.counters.migrated;
+    grace_over(now);
+  } else if (stage_ == Stage::kSettling) {
+    grace_over(now);
   }
-  if (stage_ == Stage::kSettling) grace_over(now);
   finish();
 }
 
 TimePoint Departure::due() const {
+  if (stage_ == Stage::kDeciding && machine_.over()) return next_;  // what follows has failed
   if (stage_ == Stage::kDeciding)
     return to_send_.empty() ? machine_.due() : std::min(machine_.due(), next_send_);
   return stage_ == Stage::kLate || stage_ == Stage::kUnknown ? next_ : TimePoint::max();

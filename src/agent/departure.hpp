@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-#include <atomic>
 #include <deque>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -20,6 +18,7 @@
 #include "control/grace_period.hpp"
 #include "control/transfer_machine.hpp"
 #include "control/transfer_messages.hpp"
+#include "sys/aside.hpp"
 
 namespace tcpmig::agent {
 
@@ -36,6 +35,7 @@ struct DepartureWorld {
   Deliver deliver;
   Counters& counters;
   DepartureRecords records;
+  sys::Aside& aside;          ///< closes what a program has given
   std::size_t under_way = 1;  ///< departures that share the way to the switch
 };
 
@@ -47,6 +47,7 @@ void send_verdict(int channel, int error, bool here, const std::string& reason) 
 ///
 ///   MIGRATE -> freeze -> OFFERED -+- RESUMED, already spoke -> its program hears that it has gone -> grace period -> late bytes -> closed
 ///                                 +- else TAKING BACK -> tombstone of the new generation, thawed -> its program hears why
+///                                 +- refused by a target that has spoken: it is lost -> its program hears that
 ///                                 +- nobody knows -> its program hears that; after a long while RST
 class Departure : private control::TransferDriver {
  public:
@@ -63,6 +64,12 @@ class Departure : private control::TransferDriver {
   void start(TimePoint now);
   void take_answer(const control::Incoming& message, TimePoint now);
   void take_capture(CapturedSegment segment);
+  /// Of the client; the target that has refused it gives it back.
+  bool take_handed_back(const abi::wire_header& header, std::span<const std::byte> segment);
+  /// A program asks what became of it: it hears it in the end, where whoever asked before has gone. False: who asked is still there.
+  bool adopt(sys::UniqueFd& channel);
+  /// One of a former run that had moved: only late bytes are to be looked for.
+  void start_moved();
   /// The flow comes to this node again: its owner had it.
   void overtaken(TimePoint now);
   [[nodiscard]] TimePoint due() const;
@@ -76,7 +83,9 @@ class Departure : private control::TransferDriver {
   void grace_over(TimePoint now);
   [[nodiscard]] bool has_moved() const noexcept { return moved_; }
   [[nodiscard]] const DepartureRecord& record() const noexcept { return record_; }
-  [[nodiscard]] std::size_t bytes() const noexcept { return payload_.size(); }
+  [[nodiscard]] std::size_t bytes() const noexcept { return payload_.size() + frozen_bytes_; }
+  /// After overtaken(): segments that nobody else has, for the connection that has come.
+  [[nodiscard]] std::vector<Bytes> take_late() { return std::exchange(late_, {}); }
   /// Who has it now.
   [[nodiscard]] control::Transfer owner() const;
 
@@ -97,15 +106,17 @@ class Departure : private control::TransferDriver {
   [[nodiscard]] sys::Endpoint client() const { return client_of(record_.flow); }
   [[nodiscard]] control::Transfer about(std::uint16_t target, std::uint16_t port,
                                         control::Generation generation) const;
-  void write_down() const;
+  bool write_down() noexcept;
   void send_to_switch(control::Outgoing message) const;
   void send_to_target(const control::Outgoing& message) const;
   void send_segment(std::span<const std::byte> segment, bool crafted) const;
   void send_parts(TimePoint now);
   void send_captures();
   void decided(TimePoint now);
+  [[nodiscard]] bool is_lost() const;
   void moved();
   void returned();
+  [[nodiscard]] std::pair<Bytes, bool> late_bytes() const;
   void unknown(TimePoint now);
   void thaw();
   void make_owner_again();
@@ -119,7 +130,8 @@ class Departure : private control::TransferDriver {
   sys::UniqueFd channel_;
   const config::PoolServer& target_;
   std::optional<Frozen> frozen_;
-  sys::UniqueFd connection_;  ///< of a former run
+  std::size_t frozen_bytes_ = 0;  ///< of its queues
+  sys::UniqueFd connection_;      ///< of a former run
   Bytes payload_;
   Snapshot head_;  ///< without queues: for the headers
   std::vector<control::Outgoing> parts_;
@@ -132,6 +144,18 @@ class Departure : private control::TransferDriver {
   bool left_ = false;  ///< nobody knows who has it
   bool taken_back_ = false;
   bool asked_ = false;
+  bool recovered_ = false;
+  bool returned_ = false;  ///< counted
+  bool thawed_ = false;
+  bool written_ = false;    ///< what is sent
+  bool abandoned_ = false;  ///< an offer that could not be written down, and was not sent
+  std::optional<control::Generation> known_owner_;  ///< by a former run
+  struct Told {
+    int error = 0;
+    bool here = false;
+    std::string reason;
+  };
+  std::optional<Told> told_;
   std::uint32_t other_boot_ = 0;  ///< that a refusal has named, sooner than a heartbeat
   std::optional<abi::wire_header> refusal_;
   std::vector<Bytes> late_;

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: MIT
 // Departure: what becomes of it.
 #include <arpa/inet.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstring>
 
+#include "agent/closing.hpp"
 #include "agent/departure.hpp"
 #include "conn/parcel.hpp"
+#include "conn/queues.hpp"
 #include "conn/repair_mode.hpp"
+#include "conn/segment.hpp"
 #include "conn/socket_lock.hpp"
+#include "conn/socket_option.hpp"
 #include "control/client_segments.hpp"
 #include "handover/handover.h"
 
@@ -20,29 +28,63 @@ using control::TransferState;
 using Failure = control::TransferMachine::Failure;
 
 constexpr int kLatePatience = 16;  // times timeouts.transfer
+constexpr std::chrono::milliseconds kAgain{100};
+
+/// Of a socket in repair: what lies behind `rcv_nxt`, and whether a FIN follows it.
+std::pair<Bytes, bool> late_bytes_of(int fd, const DepartureRecord& record) {
+  const auto info = conn::get_option<::tcp_info>(fd, IPPROTO_TCP, TCP_INFO, "getsockopt TCP_INFO");
+  const auto state = to_tcp_state(info.tcpi_state);
+  const bool closed = !state || peer_has_closed(*state);
+  Seq end = conn::dump_queue_end(fd, conn::Queue::kReceive);
+  if (closed) end = end - 1;
+  if (!Seq{record.rcv_nxt}.before(end)) return {{}, closed && !record.peer_closed};
+  Bytes all = conn::peek_queue(fd, conn::Queue::kReceive, conn::dump_received_length(fd));
+  const std::size_t late = std::min<std::size_t>(all.size(), end.since({record.rcv_nxt}));
+  all.erase(all.begin(), all.end() - static_cast<std::ptrdiff_t>(late));
+  return {std::move(all), closed && !record.peer_closed};
+}
+
+bool has_hung_up(const sys::UniqueFd& channel) {
+  pollfd state{channel.get(), 0, 0};
+  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
+}
 
 }  // namespace
 
+/// Whatever throws here is tried again.
 void Departure::decided(TimePoint now) {
+  if (stage_ != Stage::kDeciding) return;
+  next_ = now + kAgain;
+  if (abandoned_) return returned();
   if (!machine_.over()) return;
   if (machine_.state() == TransferState::kReturned) return returned();
   if (left_) return unknown(now);
   moved();
 }
 
+/// The target has refused it, and the switch says that it has spoken: its end of the connection is no more, and the client hears that from there.
+bool Departure::is_lost() const {
+  return !known_owner_ && refusal_ && refusal_->sender != 0 &&
+         refusal_->reason != abi::REASON_STALE_GENERATION &&
+         ntohl(refusal_->generation) == machine_.owner().generation;
+}
+
 void Departure::moved() {
   moved_ = true;
   stage_ = Stage::kSettling;
-  ++world_.counters.migrated;
   record_.stage = DepartureRecord::Stage::kMoved;
   write_down();
+  const bool lost = is_lost();
+  ++(lost ? world_.counters.migrate_lost : world_.counters.migrated);
+  if (lost)
+    tell(ENOTRECOVERABLE, false, why().second + ", when its client had heard of it");
+  else
+    tell(0, false, {});
   world_.flows.left(record_.flow, record_.generation, Clock::now());
-  tell(0, false, {});
   spdlog::debug("{} moved to {}:{}, generation {}", client().str(), target_.node, target_.port,
-                machine_.owner().generation);
+                owner().generation);
   payload_ = {};
   parts_.clear();
-  if (!frozen_) return finish();
   send_captures();
 }
 
@@ -55,17 +97,20 @@ void Departure::send_captures() {
     send_segment(piece, false);
 }
 
-void Departure::grace_over(TimePoint now) {
-  bool fin = false;
-  Bytes late;
+std::pair<Bytes, bool> Departure::late_bytes() const {
   try {
-    late = frozen_->late_bytes();
-    fin = frozen_->late_fin();
+    if (frozen_) return {frozen_->late_bytes(), frozen_->late_fin()};
+    return late_bytes_of(connection_.get(), record_);
   } catch (const std::system_error& error) {
     spdlog::debug("{} ended behind the lock: {}", client().str(), error.what());  // a RST
+    return {};
   }
+}
+
+void Departure::grace_over(TimePoint now) {
+  const auto [late, fin] = late_bytes();
   if (late.empty() && !fin) return finish();
-  late_ = control::craft_segments(frozen_->snapshot(), late, fin, control::segment_room(client()));
+  late_ = control::craft_segments(head_, late, fin, control::segment_room(client()));
   stage_ = Stage::kLate;
   pause_ = world_.config.timeouts.retry;
   deadline_ = now + kLatePatience * world_.config.timeouts.transfer;
@@ -124,6 +169,7 @@ void Departure::make_owner_again() {
 }
 
 void Departure::thaw() {
+  if (std::exchange(thawed_, true)) return;
   if (frozen_) {
     connection_ = frozen_->thaw(captures_.all(), world_.deliver);
     return;
@@ -132,13 +178,15 @@ void Departure::thaw() {
   conn::leave_repair(connection_.get(), false);
   conn::open_lock(connection_.get());
   conn::send_what_waits(connection_.get());
+  for (const CapturedSegment& segment : captures_.all())  // given back by the target
+    conn::give_packets(head_.peer, head_.local, segment.bytes, world_.deliver);
 }
 
 void Departure::returned() {
-  ++world_.counters.migrate_returned;
+  if (!std::exchange(returned_, true)) ++world_.counters.migrate_returned;
   make_owner_again();
   thaw();
-  connection_.reset();  // its program has its own
+  close_connection(world_.aside, std::move(connection_));  // its program has its own, or has ended
   world_.records.remove(record_.cookie);
   const auto [error, reason] = why();
   tell(error, true, reason);
@@ -146,7 +194,8 @@ void Departure::returned() {
 }
 
 std::pair<int, std::string> Departure::why() const {
-  if (!frozen_) return {ECONNABORTED, "the agent was ended in the middle"};
+  if (abandoned_) return {EIO, "what the next agent must know could not be written down"};
+  if (recovered_) return {ECONNABORTED, "the agent was ended in the middle"};
   if (machine_.failure() == Failure::kNoAnswer)
     return {ETIMEDOUT, target_.node + " does not answer"};
   if (!refusal_) return {ETIMEDOUT, "the switch does not answer"};
@@ -160,23 +209,28 @@ std::pair<int, std::string> Departure::why() const {
 
 /// A program that has ended does not hear it.
 void Departure::tell(int error, bool here, const std::string& reason) {
+  told_ = {error, here, reason};
   send_verdict(channel_.get(), error, here, reason);
-  channel_.reset();
+  close_channel(world_.aside, std::move(channel_));
+}
+
+bool Departure::adopt(sys::UniqueFd& channel) {
+  if (told_) {
+    send_verdict(channel.get(), told_->error, told_->here, told_->reason);
+    return true;
+  }
+  if (channel_ && !has_hung_up(channel_)) return false;
+  close_channel(world_.aside, std::exchange(channel_, std::move(channel)));
+  return true;
 }
 
 void send_verdict(int channel, int error, bool here, const std::string& reason) noexcept {
-  handover_verdict verdict{};
-  std::memcpy(verdict.head.magic, HANDOVER_MAGIC, sizeof verdict.head.magic);
-  verdict.head.version = HANDOVER_VERSION;
-  verdict.head.verb = HANDOVER_VERDICT;
-  verdict.error = error;
-  verdict.here = here ? 1 : 0;
+  const int verdict[]{error, here ? 1 : 0};  // struct handover_verdict, behind its head
+  static_assert(sizeof(handover_verdict) == sizeof(handover_message) + sizeof verdict);
   try {
-    const auto head = std::as_bytes(std::span(&verdict, 1));
-    Bytes bytes(head.begin(), head.end());
-    const auto text = std::as_bytes(std::span(reason));
-    bytes.insert(bytes.end(), text.begin(), text.end());
-    conn::send_parcel(channel, bytes, {});
+    std::string rest(reinterpret_cast<const char*>(verdict), sizeof verdict);
+    rest += reason.substr(0, conn::kParcelBytes - sizeof(handover_verdict));
+    conn::send_parcel(channel, conn::handover_frame(HANDOVER_VERDICT, rest), {});
   } catch (const std::exception&) {  // nobody is there any more
   }
 }

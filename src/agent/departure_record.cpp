@@ -20,7 +20,7 @@ namespace tcpmig::agent {
 namespace {
 
 /// Another layout gets another name.
-constexpr std::array<char, 8> kMagic{'t', 'c', 'p', 'm', 'i', 'g', 'd', '1'};
+constexpr std::array<char, 8> kMagic{'t', 'c', 'p', 'm', 'i', 'g', 'd', '2'};
 
 struct File {
   std::array<char, 8> magic = kMagic;

@@ -34,6 +34,7 @@ struct DepartureRecord {
   std::uint32_t snd_una = 0;
   std::uint32_t snd_nxt = 0;
   std::uint32_t rcv_nxt = 0;
+  bool peer_closed = false;
 
   [[nodiscard]] conn::VoiceKept voice() const noexcept;
   void keep(const conn::VoiceKept& voice) noexcept;

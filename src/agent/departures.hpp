@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <deque>
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 
 #include "agent/departure.hpp"
 #include "agent/endings.hpp"
+#include "agent/tickets.hpp"
 #include "conn/parcel.hpp"
 #include "sys/sock_diag.hpp"
 
@@ -26,8 +28,8 @@ class Departures {
   Departures(const Departures&) = delete;
   Departures& operator=(const Departures&) = delete;
 
-  /// What a program says that gives a connection away. False: that is something else, and `parcel` is as it was.
-  bool take(sys::UniqueFd& channel, conn::Parcel& parcel);
+  /// What a program says that gives a connection away. What is left of either is to be closed by who may be held up by that.
+  void take(sys::UniqueFd& channel, conn::Parcel& parcel);
   /// An answer to a transfer of ours. False: to none that is under way.
   bool take_answer(const abi::flow_key& flow, const control::Incoming& message);
   [[nodiscard]] bool has(const abi::flow_key& flow) const { return departures_.contains(flow); }
@@ -36,7 +38,11 @@ class Departures {
   /// A transfer brings the flow to this node.
   void comes_back(const abi::flow_key& flow);
   /// A packet without a socket: goes after its connection, if that has left a short time ago.
-  bool send_on(const abi::flow_key& flow, std::span<const std::byte> segment);
+  bool send_on(const abi::flow_key& flow, std::span<const std::byte> segment, bool crafted = false);
+  /// What a server that has refused it gives back. False: there was no such transfer.
+  bool take_handed_back(const abi::flow_key& flow, const control::Incoming& message);
+  /// A transfer has brought the flow to this node: segments that were late for its former connection here, which nobody else has.
+  [[nodiscard]] std::vector<Bytes> take_late(const abi::flow_key& flow);
 
   /// Readable when on_events() has something to do.
   [[nodiscard]] int events_fd() const noexcept { return epoll_.get(); }
@@ -52,24 +58,40 @@ class Departures {
     control::Transfer owner;
     TimePoint until;
   };
+  struct Late {
+    std::vector<Bytes> segments;
+    TimePoint until;
+  };
+  struct Returned {
+    DepartureRecord record;
+    TimePoint until;
+  };
   struct Orphan {
     DepartureRecord record;
     TimePoint next;
     TimePoint deadline;
   };
 
-  void migrate(sys::UniqueFd channel, const std::string& target, conn::Parcel parcel);
-  void recover(sys::UniqueFd channel, sys::UniqueFd connection);
+  void migrate(sys::UniqueFd& channel, conn::Parcel& parcel);
+  void recover(sys::UniqueFd& channel, sys::UniqueFd& connection);
+  void recover_unknown(sys::UniqueFd& channel, sys::UniqueFd& connection, const Accepted& seen);
+  void recover_known(sys::UniqueFd& channel, sys::UniqueFd& connection,
+                     const DepartureRecord& record);
+  static Bytes blob_of(int fd);
+  void require_room() const;
+  Frozen freeze_whole(sys::UniqueFd& connection);
   DepartureRecord examine(int connection) const;
   const config::PoolServer& find_target(const DepartureRecord& record,
                                         const std::string& name) const;
   [[nodiscard]] const config::PoolServer* find_server(std::uint16_t node, std::uint16_t port) const;
-  void start(sys::UniqueFd channel, DepartureRecord record, const config::PoolServer& target,
-             sys::UniqueFd connection, const Bytes& blob);
+  void start(sys::UniqueFd& channel, DepartureRecord record, const config::PoolServer& target,
+             sys::UniqueFd& connection, const Bytes& blob);
   Freezer& freezer();
   void enter(std::unique_ptr<Departure> departure);
   void sweep(TimePoint now);
   void look_after(Orphan& orphan, TimePoint now);
+  void end(const DepartureRecord& record, TimePoint now);
+  void remember(const Departure& departure, TimePoint now);
   void settle(const abi::flow_key& flow);
 
   DepartureWorld world_;
@@ -81,6 +103,10 @@ class Departures {
   std::unique_ptr<Freezer> freezer_;
   FlowMap<std::unique_ptr<Departure>> departures_;
   FlowMap<Left> left_;
+  std::deque<std::pair<TimePoint, abi::flow_key>> left_until_;  ///< as they left, oldest first
+  FlowMap<Late> late_;
+  FlowMap<Returned> returned_;
+  TimePoint next_sweep_;  ///< of these two
   std::vector<Orphan> orphans_;
 };
 

@@ -6,11 +6,14 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <tcpmig/migrate.hpp>
 
 #include "agent/departures.hpp"
 #include "agent/freezer.hpp"
+#include "agent/guarded.hpp"
 #include "agent/tickets.hpp"
+#include "conn/queues.hpp"
 #include "conn/repair_mode.hpp"
 #include "conn/socket_lock.hpp"
 #include "conn/socket_option.hpp"
@@ -20,34 +23,34 @@
 namespace tcpmig::agent {
 namespace {
 
-std::uint64_t cookie_of(int fd) {
-  return conn::get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE, "getsockopt SO_COOKIE");
-}
-
 bool has_hung_up(int channel) {
   pollfd state{channel, 0, 0};
   return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
 }
 
+abi::flow_key flow_of(const Accepted& seen) {
+  abi::flow_key flow{};
+  flow.client = seen.from.address.raw();
+  flow.vip = seen.to.address.raw();
+  flow.client_port = htons(seen.from.port);
+  flow.family = seen.to.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
+  return flow;
+}
+
 }  // namespace
 
-struct Departures::Refused {
-  int error = 0;
-  std::string reason;
-  std::uint64_t Counters::* counter = nullptr;
+struct Departures::Refused : std::runtime_error {
+  Refused(int code, const std::string& reason, std::uint64_t Counters::* which)
+      : std::runtime_error(reason), error(code), counter(which) {}
+  int error;
+  std::uint64_t Counters::* counter;
 };
 
-bool Departures::take(sys::UniqueFd& channel, conn::Parcel& parcel) {
+void Departures::take(sys::UniqueFd& channel, conn::Parcel& parcel) {
   const char verb = conn::verb_of(parcel);
-  if (verb == HANDOVER_MIGRATE && parcel.descriptors.size() == 2) {
-    const auto* text = reinterpret_cast<const char*>(parcel.bytes.data());
-    const std::string target(text + sizeof(handover_message), text + parcel.bytes.size());
-    migrate(std::move(channel), target, std::move(parcel));
-    return true;
-  }
-  if (verb != HANDOVER_RECOVER || parcel.descriptors.size() != 1) return false;
-  recover(std::move(channel), std::move(parcel.descriptors[0]));
-  return true;
+  if (verb == HANDOVER_MIGRATE && parcel.descriptors.size() == 2) migrate(channel, parcel);
+  if (verb == HANDOVER_RECOVER && parcel.descriptors.size() == 1)
+    recover(channel, parcel.descriptors[0]);
 }
 
 /// Who sends a descriptor may do with its connection what he likes; but it must be one of ours.
@@ -62,13 +65,10 @@ DepartureRecord Departures::examine(int connection) const {
     throw Refused{ENOTCONN, "not connected", &Counters::migrate_not_ours};
   }
   DepartureRecord record;
-  record.flow.client = seen->from.address.raw();
-  record.flow.vip = seen->to.address.raw();
-  record.flow.client_port = htons(seen->from.port);
-  record.flow.family = seen->to.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
+  record.flow = flow_of(*seen);
   record.own_port = seen->to.port;
   const auto socket = diag_.find(seen->to, seen->from);
-  record.cookie = cookie_of(connection);
+  record.cookie = conn::socket_cookie(connection);
   if (has(record.flow))
     throw Refused{EALREADY, "the connection is being moved already", &Counters::migrate_busy};
   const auto tombstone = world_.tombstones.find(record.flow);
@@ -101,6 +101,8 @@ const config::PoolServer& Departures::find_target(const DepartureRecord& record,
   if (world_.config.find_node(name) == nullptr)
     throw refuse(EADDRNOTAVAIL, "there is no node " + name);
   const config::Service* service = world_.config.find_service(service_of(record.flow));
+  if (service == nullptr)
+    throw refuse(EADDRNOTAVAIL, "its service is in the configuration no more");
   bool found = false;
   for (const config::Route& route : service->routes)
     for (const config::PoolServer& server : world_.config.find_pool(route.pool)->servers) {
@@ -113,93 +115,142 @@ const config::PoolServer& Departures::find_target(const DepartureRecord& record,
   throw refuse(EADDRNOTAVAIL, name + " is no server of service " + service->name);
 }
 
-void Departures::migrate(sys::UniqueFd channel, const std::string& target, conn::Parcel parcel) {
+/// A stranger's blob is read last: it may be large.
+void Departures::migrate(sys::UniqueFd& channel, conn::Parcel& parcel) {
   if (has_hung_up(channel.get())) return;  // it has given up
-  sys::UniqueFd connection = std::move(parcel.descriptors[0]);
+  const auto* text = reinterpret_cast<const char*>(parcel.bytes.data());
+  const std::string target(text + sizeof(handover_message), text + parcel.bytes.size());
   try {
-    Bytes blob;
-    try {
-      blob = conn::read_blob(parcel.descriptors[1].get(), kMaxBlob);
-    } catch (const std::system_error& error) {
-      throw Refused{error.code().value(), error.what(), &Counters::migrate_too_large};
-    }
-    DepartureRecord record = examine(connection.get());
+    const DepartureRecord record = examine(parcel.descriptors[0].get());
     const config::PoolServer& server = find_target(record, target);
-    std::size_t bytes = 0;
-    for (const auto& [flow, departure] : departures_) bytes += departure->bytes();
-    if (departures_.size() >= kMost || bytes + abi::WIRE_WHOLE_MAX > kMostBytes)
-      throw Refused{EAGAIN, "too many connections are being moved", &Counters::migrate_busy};
-    start(std::move(channel), record, server, std::move(connection), blob);
+    require_room();
+    const Bytes blob = blob_of(parcel.descriptors[1].get());
+    start(channel, record, server, parcel.descriptors[0], blob);
   } catch (const Refused& refused) {
-    if (refused.counter != nullptr) ++(world_.counters.*refused.counter);
-    send_verdict(channel.get(), refused.error, true, refused.reason);
+    ++(world_.counters.*refused.counter);
+    send_verdict(channel.get(), refused.error, true, refused.what());
   }
 }
 
-/// `channel` is taken only when it goes.
-void Departures::start(sys::UniqueFd channel, DepartureRecord record,
-                       const config::PoolServer& target, sys::UniqueFd connection,
+Bytes Departures::blob_of(int fd) {
+  try {
+    return conn::read_blob(fd, kMaxBlob);
+  } catch (const std::system_error& error) {
+    const int code = error.code().value();
+    throw Refused{code, error.what(),
+                  code == EMSGSIZE ? &Counters::migrate_too_large : &Counters::migrate_bad_blob};
+  }
+}
+
+/// For one more, as large as it may be: what is frozen, and what is sent of it.
+void Departures::require_room() const {
+  std::size_t bytes = 2 * std::size_t{abi::WIRE_WHOLE_MAX};
+  for (const auto& [flow, departure] : departures_) bytes += departure->bytes();
+  if (departures_.size() >= kMost || bytes > kMostBytes)
+    throw Refused{EAGAIN, "too many connections are being moved", &Counters::migrate_busy};
+}
+
+Frozen Departures::freeze_whole(sys::UniqueFd& connection) {
+  auto frozen = try_freeze(std::move(connection), {}, freezer().kit, Scope::kWhole);
+  if (frozen) return std::move(*frozen);
+  connection = std::move(frozen.error().fd);
+  throw Refused{frozen.error().error, frozen.error().reason, &Counters::migrate_not_frozen};
+}
+
+/// `channel` and `connection` are taken only when it goes.
+void Departures::start(sys::UniqueFd& channel, DepartureRecord record,
+                       const config::PoolServer& target, sys::UniqueFd& connection,
                        const Bytes& blob) {
-  const auto refuse = [&](const Refused& refused) {
+  std::optional<Frozen> frozen;
+  std::unique_ptr<Departure> departure;
+  const auto undo = [&] {
+    if (frozen && frozen->fd() >= 0) connection = frozen->thaw({}, {});
     world_.records.remove(record.cookie);
-    ++(world_.counters.*refused.counter);
-    send_verdict(channel.get(), refused.error, true, refused.reason);
   };
   try {
     record.target = target.node_id;
     record.target_port = target.port;
     record.keep(conn::VoiceKept(connection.get()));
     world_.records.write(record);
-    auto frozen = try_freeze(std::move(connection), {}, freezer().kit, Scope::kWhole);
-    if (!frozen)
-      return refuse({frozen.error().error, frozen.error().reason, &Counters::migrate_not_frozen});
+    frozen = freeze_whole(connection);
     Bytes payload = control::encode_whole(frozen->snapshot(), blob);
-    if (payload.size() > abi::WIRE_WHOLE_MAX) {
-      frozen->thaw({}, {});
-      return refuse({EMSGSIZE, "what waits in its queues is more than a transfer carries (8 MB)",
-                     &Counters::migrate_too_large});
-    }
-    const std::uint64_t cookie = record.cookie;
-    auto departure = std::make_unique<Departure>(world_, record, std::move(channel), target,
-                                                 std::move(*frozen), std::move(payload));
-    freezer().by_cookie[cookie] = departure.get();
-    enter(std::move(departure));
+    if (payload.size() > abi::WIRE_WHOLE_MAX)
+      throw Refused{EMSGSIZE, "what waits in its queues is more than a transfer carries (8 MB)",
+                    &Counters::migrate_too_large};
+    departure = std::make_unique<Departure>(world_, record, std::move(channel), target,
+                                            std::move(*frozen), std::move(payload));
+  } catch (const Refused&) {
+    undo();
+    throw;
   } catch (const std::exception& error) {
     spdlog::error("give a connection away: {}", error.what());
-    refuse({EIO, error.what(), &Counters::migrate_not_frozen});
+    undo();
+    throw Refused{EIO, error.what(), &Counters::migrate_not_frozen};
   }
+  enter(std::move(departure));
 }
 
+/// What throws afterwards leaves it where it has deadlines.
 void Departures::enter(std::unique_ptr<Departure> departure) {
-  const abi::flow_key flow = departure->record().flow;
-  Departure& entered = *departures_.insert_or_assign(flow, std::move(departure)).first->second;
-  entered.start(Clock::now());
+  const DepartureRecord record = departure->record();
+  freezer().by_cookie[record.cookie] = departure.get();
+  Departure& entered =
+      *departures_.insert_or_assign(record.flow, std::move(departure)).first->second;
+  guarded("give a connection away", [&] {
+    if (record.stage == DepartureRecord::Stage::kMoved)
+      entered.start_moved();
+    else
+      entered.start(Clock::now());
+  });
+  settle(record.flow);
 }
 
 /// The program comes to the next run of an agent that was ended in the middle.
-void Departures::recover(sys::UniqueFd channel, sys::UniqueFd connection) {
+void Departures::recover(sys::UniqueFd& channel, sys::UniqueFd& connection) {
   const auto seen = look_at(connection.get());
   if (!seen) return send_verdict(channel.get(), ECONNABORTED, true, "the connection has ended");
-  const std::uint64_t cookie = cookie_of(connection.get());
-  const bool frozen = conn::is_in_repair(connection.get());
+  const std::uint64_t cookie = conn::socket_cookie(connection.get());
+  for (const auto& [flow, departure] : departures_)
+    if (departure->record().cookie == cookie) {
+      if (!departure->adopt(channel))
+        send_verdict(channel.get(), EALREADY, true, "the connection is being moved already");
+      return;
+    }
   const auto orphan = std::ranges::find_if(
       orphans_, [&](const Orphan& known) { return known.record.cookie == cookie; });
-  if (orphan == orphans_.end()) {
-    if (!frozen) conn::open_lock(connection.get());
-    return send_verdict(channel.get(), frozen ? 0 : ECONNABORTED, !frozen,
-                        frozen ? "" : "the agent was ended before it had begun");
-  }
+  if (orphan == orphans_.end()) return recover_unknown(channel, connection, *seen);
   const DepartureRecord record = orphan->record;
   orphans_.erase(orphan);
   ++world_.counters.migrate_recovered;
-  using Stage = DepartureRecord::Stage;
-  const config::PoolServer* target = find_server(record.target, record.target_port);
-  if (record.stage == Stage::kMoved ||
-      (frozen && target == nullptr && record.stage != Stage::kFreezing)) {
-    world_.records.remove(cookie);
-    return send_verdict(channel.get(), record.stage == Stage::kMoved ? 0 : ENOTRECOVERABLE, false,
-                        "the target is no server any more");
+  recover_known(channel, connection, record);
+}
+
+/// Where nothing was written down the agent had not begun; what is frozen all the same can be nobody's any more.
+void Departures::recover_unknown(sys::UniqueFd& channel, sys::UniqueFd& connection,
+                                 const Accepted& seen) {
+  if (!conn::is_in_repair(connection.get())) {
+    conn::open_lock(connection.get());
+    return send_verdict(channel.get(), ECONNABORTED, true,
+                        "the agent was ended before it had begun");
   }
+  DepartureRecord record;
+  record.flow = flow_of(seen);
+  record.own_port = seen.to.port;
+  record.cookie = conn::socket_cookie(connection.get());
+  const auto tombstone = world_.tombstones.find(record.flow);
+  if (tombstone && tombstone->state == abi::TOMB_CONFIRMED) {  // not one that is being offered
+    record.generation = tombstone->generation;
+    record.snd_nxt = conn::dump_queue_end(connection.get(), conn::Queue::kSend).value;
+    end(record, Clock::now());
+  }
+  send_verdict(channel.get(), ENOTRECOVERABLE, false, "no agent knows what became of it");
+}
+
+void Departures::recover_known(sys::UniqueFd& channel, sys::UniqueFd& connection,
+                               const DepartureRecord& record) {
+  using Stage = DepartureRecord::Stage;
+  const bool frozen = conn::is_in_repair(connection.get());
+  const config::PoolServer* target = find_server(record.target, record.target_port);
   if (!frozen || record.stage == Stage::kFreezing) {
     if (frozen) {
       record.voice().put_back(connection.get());
@@ -207,11 +258,18 @@ void Departures::recover(sys::UniqueFd channel, sys::UniqueFd connection) {
     }
     conn::open_lock(connection.get());
     conn::send_what_waits(connection.get());
-    world_.records.remove(cookie);
+    world_.records.remove(record.cookie);
     return send_verdict(channel.get(), ECONNABORTED, true, "the agent was ended in the middle");
   }
-  enter(std::make_unique<Departure>(world_, record, std::move(channel), *target,
-                                    std::move(connection)));
+  if (target != nullptr)
+    return enter(std::make_unique<Departure>(world_, record, std::move(channel), *target,
+                                             std::move(connection)));
+  if (record.stage == Stage::kMoved) {
+    world_.records.remove(record.cookie);
+    return send_verdict(channel.get(), 0, false, {});
+  }
+  end(record, Clock::now());
+  send_verdict(channel.get(), ENOTRECOVERABLE, false, "the target is no server any more");
 }
 
 }  // namespace tcpmig::agent

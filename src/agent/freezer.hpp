@@ -19,12 +19,16 @@ struct Departures::Freezer {
   /// Whose grace period has passed; under the mutex. The same flow may have come back and left again meanwhile.
   std::vector<std::pair<abi::flow_key, std::uint64_t>> settled;
 
-  void consume() {
+  std::uint64_t lost = 0;  ///< captures, counted already
+
+  void consume(Counters& counters) {
     if (!kit.has_lock()) return;
     kit.consume_captures([this](CapturedSegment segment) {
       const auto found = by_cookie.find(segment.cookie);
       if (found != by_cookie.end()) found->second->take_capture(std::move(segment));
     });
+    const std::uint64_t now = kit.captures_lost();
+    counters.captures_lost += now - std::exchange(lost, now);
   }
 };
 

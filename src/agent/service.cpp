@@ -122,7 +122,8 @@ DepartureWorld Service::departure_world() {
           .answers = answers_,
           .deliver = [this](std::span<const std::byte> packet) { openings_.inject(packet); },
           .counters = counters_,
-          .records = DepartureRecords(config_.paths(self_.name).departures())};
+          .records = DepartureRecords(config_.paths(self_.name).departures()),
+          .aside = handoffs_.aside()};
 }
 
 std::string Service::without_kernel_resume() const {

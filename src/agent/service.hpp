@@ -69,6 +69,8 @@ class Service {
   void on_abort(const abi::flow_key& flow, const control::Incoming& message,
                 const sys::Endpoint& from);
   void on_segment(const abi::flow_key& flow, const control::Incoming& message);
+  bool give_segment(const abi::flow_key& flow, const abi::tombstone& tombstone,
+                    std::span<const std::byte> bytes, bool crafted);
   void connect_parts();
   void on_revoked(const abi::flow_key& flow, const abi::wire_header& header);
   void on_heartbeat(const abi::wire_header& answer);

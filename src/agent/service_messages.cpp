@@ -44,6 +44,10 @@ void Service::on_datagram(std::span<const std::byte> datagram, const sys::Endpoi
       ++counters_.late_answers;
     return;
   }
+  // so does what a refusing server gives back
+  if (header.type == abi::WIRE_SEGMENT &&
+      departures_.take_handed_back(flow_of(config_, self_.id, header), *message))
+    return;
   if (!replays_.accept(ntohs(header.sender), header.lane, be64toh(header.sequence))) {
     ++counters_.replays;
     return;
@@ -121,25 +125,33 @@ void Service::on_segment(const abi::flow_key& flow, const control::Incoming& mes
   const auto tombstone = tombstones_.find(flow);
   const bool current = tombstone && tombstone->generation == ntohl(message.header.generation);
   const bool crafted = (message.header.flags & abi::WIRE_FLAG_CRAFTED) != 0;
-  // Bytes that were acknowledged may not wait where they could expire: they belong to what is being delivered.
-  if (current && crafted && openings_.append(flow, tombstone->generation, message.payload)) {
+  if (current && give_segment(flow, *tombstone, message.payload, crafted)) {
     ++counters_.late_segments;
     return;
   }
+  // it may have gone on since
+  if (!departures_.send_on(flow, message.payload, crafted)) ++counters_.late_segments_dropped;
+}
+
+/// False: there is no connection of this tombstone.
+bool Service::give_segment(const abi::flow_key& flow, const abi::tombstone& tombstone,
+                           std::span<const std::byte> bytes, bool crafted) {
+  // Bytes that were acknowledged may not wait where they could expire: they belong to what is being delivered.
+  if (crafted && openings_.append(flow, tombstone.generation, bytes)) return true;
   const auto client = client_of(flow);
-  const auto local = local_of(flow, current ? tombstone->target_port : 0);
-  const auto child = current ? diag_.find(local, client, true) : std::nullopt;
-  Bytes segment(message.payload.begin(), message.payload.end());
+  const auto local = local_of(flow, tombstone.target_port);
+  const auto child = diag_.find(local, client, true);
+  Bytes segment(bytes.begin(), bytes.end());
   if (child && child->tcp && crafted)
     set_acknowledgement(
-        segment, tombstone->snd_nxt + static_cast<std::uint32_t>(child->tcp->tcpi_bytes_acked));
-  const bool given =
-      child && conn::give_packets(client, local, segment, [&](std::span<const std::byte> packet) {
-        if (!openings_.has(flow)) return openings_.inject(packet);
-        // behind what is still being delivered
-        if (!held_.add(flow, {packet.begin(), packet.end()}, Clock::now())) ++counters_.hold_full;
-      });
-  ++(given ? counters_.late_segments : counters_.late_segments_dropped);
+        segment, tombstone.snd_nxt + static_cast<std::uint32_t>(child->tcp->tcpi_bytes_acked));
+  return child &&
+         conn::give_packets(client, local, segment, [&](std::span<const std::byte> packet) {
+           if (!openings_.has(flow)) return openings_.inject(packet);
+           // behind what is still being delivered
+           if (!held_.add(flow, {packet.begin(), packet.end()}, Clock::now()))
+             ++counters_.hold_full;
+         });
 }
 
 void Service::on_heartbeat(const abi::wire_header& answer) {

@@ -162,6 +162,9 @@ void Service::confirm(const Opened& opened) {
   answers_.resumed(opened.question, opened.from, opened.stamps);
   ++counters_.confirmed;
   orphans_.forget(opened.flow);
+  for (const Bytes& late : departures_.take_late(opened.flow))
+    ++(give_segment(opened.flow, settled.now, late, true) ? counters_.late_segments
+                                                          : counters_.late_segments_dropped);
   if (!openings_.has(opened.flow)) replay(opened.flow);
 }
 
