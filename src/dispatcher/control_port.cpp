@@ -101,6 +101,11 @@ void ControlPort::beat() {
            MSG_DONTWAIT | MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address), length);
 }
 
+void ControlPort::serve() {
+  draining_ = false;
+  beat();
+}
+
 void ControlPort::drain() {
   draining_ = true;
   beat();

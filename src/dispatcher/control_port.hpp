@@ -23,6 +23,8 @@ class ControlPort {
   /// Binds. Throws std::runtime_error with a sentence. What it starts on `io` refers to it.
   ControlPort(boost::asio::io_context& io, Shared& shared);
 
+  /// Until then the heartbeats say that this node takes no new connections: it does not listen yet. Sends one.
+  void serve();
   /// From now on the heartbeats say that this node takes no new connections; sends one.
   void drain();
   [[nodiscard]] bool switch_heard() const;
@@ -43,7 +45,7 @@ class ControlPort {
   std::optional<Descriptor> socket4_;
   std::optional<Descriptor> socket6_;
   boost::asio::steady_timer timer_;
-  bool draining_ = false;
+  bool draining_ = true;
 };
 
 }  // namespace tcpmig::dispatcher

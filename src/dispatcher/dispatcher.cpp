@@ -230,6 +230,7 @@ int run(const config::Config& config, const config::Node& self) {
   Workers workers;
   for (unsigned i = 0; i < worker_count(self); ++i)
     workers.push_back(std::make_unique<Worker>(shared, static_cast<std::uint8_t>(i)));
+  port.serve();
 
   asio::co_spawn(io, end_leftovers(io, network), asio::detached);
   const control::StatusServer server(io, paths.socket("dispatcher"),
