@@ -90,6 +90,20 @@ TEST_CASE("a relayed connection keeps half-close, back-pressure and resets, and 
     }
     CHECK(sent < (100 << 20));
   }
+  SECTION("a client that does not read stops the server") {
+    const timeval limit{0, 300'000};
+    ::setsockopt(server.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    const std::string block(1 << 20, 'x');
+    std::size_t sent = 0;
+    for (int i = 0; i < 200; ++i) {
+      const ssize_t n = ::send(server.get(), block.data(), block.size(), MSG_NOSIGNAL);
+      if (n < 0) break;
+      sent += static_cast<std::size_t>(n);
+    }
+    CHECK(sent < (100 << 20));
+    server.reset();  // what was taken comes, when the client reads on
+    CHECK(client.receive_all().size() == sent);
+  }
   SECTION("a reset is passed on, either way") {
     client.reset();
     char byte = 0;
@@ -101,6 +115,26 @@ TEST_CASE("a relayed connection keeps half-close, back-pressure and resets, and 
     ::setsockopt(server.get(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
     server.reset();
     CHECK(client.closed_within(3s));
+  }
+}
+
+TEST_CASE(
+    "a relayed server learns its client's address by X-Forwarded-For, and by no other's word") {
+  TestLab lab({.servers = 1}, relay_pool("mode = \"relay\"\nclient_address = \"x_forwarded_for\"\n"
+                                         "servers = [{ node = \"server1\", port = 80 }]"));
+  const Listener listener(lab.netns("server1"), 80);
+  for (const bool ipv6 : {false, true}) {
+    HttpClient client(lab.netns("client1"), vip(ipv6));
+    client.send(get("/x", "X-Forwarded-For: 192.0.2.77\r\n"));
+    sys::UniqueFd server = listener.accept();
+    const std::string head = read_until(server, "\r\n\r\n");
+    INFO(head);
+    const auto last = head.rfind("X-Forwarded-For: ");
+    REQUIRE(last != std::string::npos);
+    CHECK(
+        head.substr(last).starts_with("X-Forwarded-For: " + client.local().address.str() + "\r\n"));
+    write_all(server, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    CHECK(client.receive().body == "ok");
   }
 }
 
