@@ -62,21 +62,32 @@ static __noinline __u32 announce(const struct flow_key *key, const struct reques
 	return error == VERDICT_CONTENTION ? SW_DROP_CONTENTION : SW_REFUSED_TABLE_FULL;
 }
 
+/* Does the entry speak of the connection that its owner has? An announced one may be behind it: a node that was giving
+ * the flow away when the table was lost announces it as it was, then takes it back with a newer generation, by COMMITs that
+ * a switch without an entry refuses. */
+static __always_inline bool is_same_connection(union flow_owner owner,
+					       const struct request *request)
+{
+	return owner.is.generation == request->generation ||
+	       (is_announced(owner) && generation_newer(request->generation, owner.is.generation));
+}
+
 /* The owner says so itself: it has the connection, and nobody may take it back. This may be its first
  * word (a node that announces all that it has confirms another one meanwhile). */
 static __always_inline __u32 renew_own(struct flow_value *flow, const struct flow_key *key,
-				       union flow_owner owner, __u64 now)
+				       union flow_owner owner, const struct request *request,
+				       __u64 now)
 {
 	union flow_owner spoken = owner;
 
 	spoken.is.spoke = 1;
-	if (!owner.is.spoke) {
-		if (!flow_swap(flow, owner, spoken))
-			return SW_DROP_CONTENTION;
+	spoken.is.generation = request->generation;
+	if (spoken.word != owner.word && !flow_swap(flow, owner, spoken))
+		return SW_DROP_CONTENTION;
+	if (!owner.is.spoke)
 		note_custody(flow, key);
-	}
 	flow->last_seen_ns = now;
-	flow_unmark_rst(flow, owner);
+	flow_unmark_rst(flow, spoken);
 	return SW_RENEWED;
 }
 
@@ -120,10 +131,10 @@ static __noinline __u32 lease_renew(const struct flow_key *key, const struct req
 			return SW_REFUSED_NOT_ENTITLED;
 		else if (owner.is.owner != request->sender)
 			outcome = renew_foreign(settings, flow, key, owner, request, now);
-		else if (owner.is.generation != request->generation)
+		else if (!is_same_connection(owner, request))
 			return SW_REFUSED_STALE;
 		else
-			outcome = renew_own(flow, key, owner, now);
+			outcome = renew_own(flow, key, owner, request, now);
 		if (outcome != SW_DROP_CONTENTION)
 			return outcome;
 	}

@@ -41,7 +41,7 @@ abi::flow_key flow_of_socket(const sys::SocketInfo& socket) {
 
 Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
              Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
-             Delivering delivering, TimePoint now)
+             Delivering delivering, Leaving leaving, TimePoint now)
     : config_(config),
       block4_(config::vpa4_block(config, self.id)),
       block6_(config::vpa6_block(config, self.id)),
@@ -51,6 +51,7 @@ Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDi
       answers_(answers),
       counters_(counters),
       delivering_(std::move(delivering)),
+      leaving_(std::move(leaving)),
       next_census_(now),
       next_gone_(now) {
   adopt(now);
@@ -184,6 +185,9 @@ void Flows::seen(FlowMap<LiveFlow>::iterator found, TimePoint now) {
   live.census = census_;
   if ((live.unsettled || live.awaited > 0) && !settle_adopted(found, now)) return;
   if (now - live.renewed < config_.timeouts.idle / 3) return;
+  // Whose it is, is not known. To a switch that has lost its table we would say that it is ours, while its new owner may have spoken
+  // already: and would then take it back.
+  if (leaving_(flow)) return;
   // a fresh COMMIT has started the lease; nobody knows when that of an adopted flow was renewed: at once
   live.renewed = now;
   answers_.renew(flow, live.generation, live.target_port);

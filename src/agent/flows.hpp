@@ -28,9 +28,11 @@ class Flows {
  public:
   /// Whether something is still being delivered to a flow.
   using Delivering = std::function<bool(const abi::flow_key&)>;
+  /// Whether a flow is being given away, by this run or by a former one.
+  using Leaving = std::function<bool(const abi::flow_key&)>;
   Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
         Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
-        Delivering delivering, TimePoint now);
+        Delivering delivering, Leaving leaving, TimePoint now);
 
   void opened(const abi::flow_key& flow, const LiveFlow& live);
   /// A tombstone without a connection: to be forgotten in its time. `may_have_lived`: a child may have spoken, and ended before anybody
@@ -85,6 +87,7 @@ class Flows {
   Answers& answers_;
   Counters& counters_;
   Delivering delivering_;
+  Leaving leaving_;
   FlowMap<LiveFlow> live_;
   std::deque<Ended> ended_;    ///< not yet told to the switch
   std::deque<Ended> retired_;  ///< tombstones without a connection, oldest first

@@ -78,7 +78,8 @@ Service::Service(const config::Config& config, const config::Node& self)
           [this](const Opened& opened, Refusal refusal) { refuse(opened, refusal); }),
       flows_(
           config, self, diag_, tombstones_, endings_, answers_, counters_,
-          [this](const abi::flow_key& flow) { return openings_.has(flow); }, Clock::now()),
+          [this](const abi::flow_key& flow) { return openings_.has(flow); },
+          [this](const abi::flow_key& flow) { return departures_.is_frozen(flow); }, Clock::now()),
       departures_(departure_world(), diag_, endings_,
                   [this](const abi::flow_key& flow) { return openings_.has(flow); }),
       interface_(index_of(netlink_, self.interface)),

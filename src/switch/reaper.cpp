@@ -17,10 +17,6 @@ namespace tcpmig::steering {
 namespace {
 
 constexpr std::uint8_t kAskingLane = 1;  // REVOKED has 0
-/// Times timeouts.transfer. The dispatcher waits for an answer, then for that to ABORT, then takes the flow back: each of
-/// the three has one.
-constexpr int kPatience = 4;
-constexpr int kTimesAsked = 6;  // a quarter of timeouts.transfer apart
 constexpr std::size_t kMostAsked = 10'000;
 constexpr std::size_t kOrphansATick = 1'000;
 constexpr int kLookShare = 20;  // looking through the table takes at most 1/20 of the time
@@ -28,11 +24,6 @@ constexpr int kLookShare = 20;  // looking through the table takes at most 1/20 
 bool is_server(const config::Config& config, std::uint64_t id) {
   const config::Node* node = config.find_node(static_cast<config::NodeId>(id));
   return node == nullptr || node->role == config::Role::kServer;
-}
-
-/// No dispatcher that lives is still busy with this transfer.
-bool is_overdue(const abi::flow_value& flow, const config::Timeouts& timeouts) {
-  return flow.committed_ns + nanoseconds(kPatience * timeouts.transfer) < monotonic_ns();
 }
 
 control::Outgoing question(const abi::flow_key& key, abi::flow_owner owner, std::uint16_t service) {
@@ -63,44 +54,46 @@ void Reaper::tick(Clock::time_point now) {
   resets_.again(now);
   if (now >= next_look_ && asked_.empty()) find_caught(now);
   const std::size_t before = asked_.size();
-  std::erase_if(asked_, [&](Asked& asked) { return !ask(asked, now); });
+  std::erase_if(asked_, [&](Asked& asked) { return !ask(asked); });
   if (before != asked_.size())
     spdlog::debug("{} flows in a transfer are still asked after", asked_.size());
   reap_orphans();
 }
 
 void Reaper::find_caught(Clock::time_point now) {
+  const std::uint64_t now_ns = monotonic_ns();
   sys::map_for_each<abi::flow_key, abi::flow_value>(
       programs_.map("flows"), [&](const abi::flow_key& key, const abi::flow_value& flow) {
-        if (flow.owner.is.spoke || flow.owner.is.owner == 0 ||
-            !is_overdue(flow, config_.timeouts) || asked_.size() >= kMostAsked)
-          return;
+        if (!is_caught(flow, config_.timeouts, now_ns) || asked_.size() >= kMostAsked) return;
         if (is_server(config_, flow.owner.is.owner))
-          asked_.push_back({key, flow.owner, flow.service, 0, now});
+          asked_.push_back({key, flow.service, {flow.owner, now_ns}});
       });
   const auto took = Clock::now() - now;
   next_look_ =
       Clock::now() + std::max<Clock::duration>(config_.timeouts.transfer, kLookShare * took);
 }
 
-bool Reaper::ask(Asked& asked, Clock::time_point now) {
+bool Reaper::ask(Asked& asked) {
   const auto flow = sys::map_lookup<abi::flow_value>(programs_.map("flows"), asked.key);
-  if (!flow || flow->owner.word != asked.owner.word) return false;  // it has spoken, or moved on
-  // Looked at in the midst of a COMMIT it may have had a new word and an old time.
-  if (!is_overdue(*flow, config_.timeouts)) return false;
-  if (now >= asked.next && asked.times < kTimesAsked) {
-    ++asked.times;
-    asked.next = now + config_.timeouts.transfer / 4;
-    if (!is_closing(*flow)) port_.send(question(asked.key, asked.owner, asked.service));
+  const abi::flow_owner owner = asked.question.owner();
+  switch (asked.question.step(flow ? &*flow : nullptr, config_.timeouts, monotonic_ns())) {
+    case Question::Step::kOver:
+      return false;
+    case Question::Step::kWait:
+      return true;
+    case Question::Step::kAsk:
+      port_.send(question(asked.key, owner, asked.service));
+      return true;
+    case Question::Step::kReap:
+      break;
   }
-  if (!is_closing(*flow) && (asked.times < kTimesAsked || now < asked.next)) return true;
   abi::reap_request request{};
   request.key = asked.key;
-  request.owner = asked.owner;
+  request.owner = owner;
   request.counter = abi::SW_REAPED_TRANSFER;
   if (reap(request))
     spdlog::info("a client of node {} was caught in its transfer, and is reset: {}",
-                 static_cast<unsigned>(asked.owner.is.owner),
+                 static_cast<unsigned>(owner.is.owner),
                  is_closing(*flow) ? "the server does not have it" : "no word from the server");
   return false;
 }
@@ -130,16 +123,14 @@ void Reaper::orphaned(config::NodeId dispatcher, std::uint64_t before_ns,
   };
   sys::map_for_each<abi::flow_key, abi::affinity_value>(
       programs_.map("affinity"), [&](const abi::flow_key& key, const abi::affinity_value& bound) {
-        if (bound.dispatcher != dispatcher || !bound.acked || bound.moved ||
-            bound.last_seen_ns >= before_ns)
-          return;
+        if (!is_left_behind(bound, dispatcher, before_ns)) return;
         abi::reap_request& request = add(key, bound.last_seen_ns);
         request.owner.is.owner = dispatcher & (abi::MAX_NODES - 1U);
         request.before_ns = before_ns;
       });
   sys::map_for_each<abi::flow_key, abi::flow_value>(
       programs_.map("flows"), [&](const abi::flow_key& key, const abi::flow_value& flow) {
-        if (flow.owner.is.owner == dispatcher && flow.committed_ns < before_ns && !is_closing(flow))
+        if (is_left_behind(flow, dispatcher, before_ns))
           add(key, flow.last_seen_ns).owner = flow.owner;
       });
   std::ranges::sort(found, std::ranges::greater{}, &Found::seen_ns);

@@ -7,6 +7,7 @@
 
 #include "config/config.hpp"
 #include "shared/switch_maps.h"
+#include "switch/caught.hpp"
 #include "switch/node_port.hpp"
 #include "switch/resets.hpp"
 
@@ -40,14 +41,12 @@ class Reaper {
   /// A flow whose owner is asked whether it has it.
   struct Asked {
     abi::flow_key key{};
-    abi::flow_owner owner{};
     std::uint16_t service = 0;
-    int times = 0;
-    Clock::time_point next;
+    Question question;
   };
   void find_caught(Clock::time_point now);
   /// False: it is over with this one.
-  bool ask(Asked& asked, Clock::time_point now);
+  bool ask(Asked& asked);
   bool reap(const abi::reap_request& request);
   void reap_orphans();
 

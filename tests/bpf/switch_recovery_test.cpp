@@ -140,12 +140,27 @@ TEST_CASE("recovery: of two who announce one flow the newer generation wins, the
   CHECK(renew(w, 3, kGeneration + 1) == Counts{{"refused_not_entitled", 1}});  // a contradiction
 }
 
+TEST_CASE("recovery: a node that has taken its flow back since it announced it is believed") {
+  SWITCH_WORLD(w);
+  recover(w);
+  w.s.revocations();
+  CHECK(renew(w, 2, kGeneration) == kAnnounced);
+  recover(w, -3600);  // whenever it says so
+  CHECK(renew(w, 2, kGeneration + 2) == Counts{{"renewed", 1}});
+  CHECK(w.s.flow(w.f)->owner.is.generation == kGeneration + 2);
+  CHECK(w.s.flow(w.f)->owner.is.previous == 0);
+  CHECK(renew(w, 2, kGeneration) == Counts{{"refused_stale", 1}});  // was on its way for long
+  CHECK(w.s.revocations().empty());
+}
+
 TEST_CASE("recovery: what was committed is never taken by an announcement") {
   SWITCH_WORLD(w);
   recover(w);
   w.s.set_flow(w.f, Rig::owned(2, 1, kGeneration, true));
   CHECK(renew(w, 3, kGeneration + 5) == Counts{{"refused_not_entitled", 1}});
+  CHECK(renew(w, 2, kGeneration + 5) == Counts{{"refused_stale", 1}});
   CHECK(w.s.flow(w.f)->owner.is.owner == 2);
+  CHECK(w.s.flow(w.f)->owner.is.generation == kGeneration);
 }
 
 TEST_CASE("recovery: an announcement that comes late takes no connection from a dispatcher") {

@@ -93,6 +93,28 @@ void fill(const UniqueFd& connection, std::size_t bytes) {
 
 }  // namespace
 
+TEST_CASE("agent: a flow that is being given away is not announced to another boot of the switch",
+          "[agent]") {
+  if (cannot_hand_over_here()) return;
+  Leaving leaving(client4(9610), "5s");
+  leaving.world.answer_heartbeat(leaving.world.heartbeat(), 7);
+  leaving.leave();
+  const abi::wire_header commit = leaving.said(abi::WIRE_COMMIT);
+  leaving.world.answer_heartbeat(leaving.world.heartbeat(), 8);
+  REQUIRE(leaving.world.reaches("announcements", 2));
+  // repeats of the COMMIT, which the test does not answer; no word that the connection lives here
+  while (const auto said = leaving.world.to_switch(600ms)) CHECK(said->type == abi::WIRE_COMMIT);
+  // the switch has no entry, so it refuses all; what the other server says counts
+  leaving.answer(commit, abi::WIRE_REFUSED, abi::REASON_NO_HANDOFF, false);
+  const abi::wire_header back = leaving.said(abi::WIRE_COMMIT, true);
+  leaving.answer(back, abi::WIRE_REFUSED, abi::REASON_NOT_ENTITLED, true);
+  const abi::wire_header renewal = leaving.said(abi::WIRE_RENEW);
+  CHECK(ntohl(renewal.generation) == ntohl(back.generation));
+  const auto outcome = leaving.outcome.get();
+  REQUIRE_FALSE(outcome);
+  CHECK(outcome.error().fd);  // it goes on here
+}
+
 TEST_CASE("agent: what a stranger gives away may take long to close", "[agent]") {
   if (cannot_run_here()) return;
   Leaving leaving(client4(6610));

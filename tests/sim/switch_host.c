@@ -59,7 +59,9 @@ static int frame_send_unresolved(const struct bpf_fib_lookup* fib) {
 }
 
 #include "switch_core_commit.h"
+#include "switch_core_forget.h"
 #include "switch_core_lease.h"
+#include "switch_core_reap.h"
 #include "switch_core_tcp.h"
 
 void host_map_define(const void* map, size_t key_size, size_t value_size, size_t max_entries,
@@ -143,10 +145,41 @@ static void fill_vips(void) {
   host_map_update(&vips, &key, &none, 0);
 }
 
+static struct flow_key the_flow(void) {
+  struct flow_key key = {.client = address(10, 0, 1, 2),
+                         .vip = address(203, 0, 113, 10),
+                         .client_port = __builtin_bswap16(40000),
+                         .vip_port = __builtin_bswap16(kPort),
+                         .family = FAMILY_IPV4};
+
+  return key;
+}
+
+/* The only slot of Maglev's table that the one flow of the model falls into: its hash has no other key. */
+static __u32 the_slot(void) {
+  const struct switch_settings* set = switch_settings();
+  struct flow_key key = the_flow();
+
+  return siphash_words(&set->hash, &key, sizeof(key) / 8) % MAGLEV_SIZE;
+}
+
+void sim_switch_use_dispatcher(uint32_t dispatcher, uint32_t down) {
+  __u32 slot = the_slot();
+
+  host_map_update(&maglev, &slot, &dispatcher, 0);
+  for (__u32 i = 1; i < MAX_NODES; i++) {
+    struct node_entry* node = bpf_map_lookup_elem(&nodes, &i);
+
+    if (node->role == NODE_NONE) return;
+    node->down = i == down;
+  }
+}
+
 void sim_switch_set_up(uint32_t node_count, uint32_t dispatchers, uint64_t closing_ns,
                        uint64_t idle_ns) {
   struct switch_settings set = {.closing_ns = closing_ns,
                                 .idle_ns = idle_ns,
+                                .transfer_ms = 2000,
                                 .vpa4_prefix = {100, 64, 0, 0},
                                 .vpa4_prefix_length = 10};
   struct service_entry service = {
@@ -171,11 +204,6 @@ void sim_switch_set_up(uint32_t node_count, uint32_t dispatchers, uint64_t closi
 
     host_map_update(&nodes, &i, &node, 0);
   }
-  for (__u32 i = 0; i < MAGLEV_SIZE; i++) {
-    __u32 dispatcher = i % dispatchers + 1;
-
-    host_map_update(&maglev, &i, &dispatcher, 0);
-  }
   sim_switch_clear();
 }
 
@@ -190,39 +218,36 @@ static void set_boot(uint32_t boot, uint64_t recovering_until_ns) {
 void sim_switch_clear(void) {
   host_maps_clear();
   fill_vips();
+  sim_switch_use_dispatcher(1, 0);
+  revocation_waits = false;
   set_boot(1, 0);
 }
 
 void sim_switch_lose_table(uint64_t recovery_ns) {
-  sim_switch_clear();
-  set_boot(2, now() + recovery_ns);
+  const uint32_t boot = switch_settings()->boot;
+
+  host_maps_clear();
+  fill_vips();
+  set_boot(boot + 1, now() + recovery_ns);
 }
 
-static struct packet tcp_packet(__u8 flags, __u32 payload) {
-  struct packet packet = {.length = 40 + payload,
-                          .payload = payload,
+static struct packet tcp_packet(const struct sim_segment* segment) {
+  struct packet packet = {.length = 40 + segment->payload,
+                          .payload = segment->payload,
                           .family = FAMILY_IPV4,
                           .protocol = IPPROTO_TCP,
                           .ttl = 64,
-                          .tcp_flags = flags,
-                          .tcp_header = 20};
+                          .tcp_flags = segment->tcp_flags,
+                          .tcp_header = 20,
+                          .seq = segment->seq,
+                          .ack = segment->ack};
 
   return packet;
 }
 
-static struct flow_key the_flow(void) {
-  struct flow_key key = {.client = address(10, 0, 1, 2),
-                         .vip = address(203, 0, 113, 10),
-                         .client_port = __builtin_bswap16(40000),
-                         .vip_port = __builtin_bswap16(kPort),
-                         .family = FAMILY_IPV4};
-
-  return key;
-}
-
-uint32_t sim_switch_inward(uint8_t flags, uint32_t payload) {
+uint32_t sim_switch_inward(const struct sim_segment* segment) {
   frame_context frame = {CLIENTS};
-  struct packet packet = tcp_packet(flags, payload);
+  struct packet packet = tcp_packet(segment);
   struct flow_key key = the_flow();
   union flow_owner owner = {};
   struct flow_value* flow;
@@ -236,9 +261,9 @@ uint32_t sim_switch_inward(uint8_t flags, uint32_t payload) {
   return flow ? (uint32_t)owner.is.owner : pick_dispatcher(&key, SIM_SERVICE, now(), NULL);
 }
 
-bool sim_switch_outward(uint32_t node, uint8_t flags, uint32_t payload) {
+bool sim_switch_outward(uint32_t node, const struct sim_segment* segment) {
   frame_context frame = {NODES};
-  struct packet packet = tcp_packet(flags, payload);
+  struct packet packet = tcp_packet(segment);
   struct flow_key key = the_flow();
 
   vpa_encode(switch_settings(), FAMILY_IPV4, node, SIM_SERVICE, &packet.source);
@@ -256,11 +281,14 @@ int sim_switch_commit(const struct sim_commit* asked, uint32_t* current) {
                             .target = asked->target,
                             .port = SIM_SERVER_PORT,
                             .service = SIM_SERVICE,
+                            .snd_nxt = asked->snd_nxt,
                             .detail = asked->boot};
-  int verdict = commit(&key, &request, now(), true, current);
+  int verdict = commit(&key, &request, now(), !asked->is_data, current);
 
   if (verdict < 0) return -verdict;
   if (verdict == VERDICT_UNKNOWN) return -2;
+  if (!asked->is_data && (verdict == VERDICT_CREATE || verdict == VERDICT_REVIVE))
+    affinity_moved(&key);
   return asked->target == asked->sender ? -1 : 0;
 }
 
@@ -279,11 +307,34 @@ void sim_switch_renew(uint32_t node, uint32_t generation) {
 }
 
 void sim_switch_gone(uint32_t node, uint32_t generation) {
-  union flow_owner owner = {};
-  struct flow_value* flow = entry(&owner);
+  struct flow_key key = the_flow();
+  struct request request = {
+      .generation = generation, .sender = node, .port = SIM_SERVER_PORT, .service = SIM_SERVICE};
 
-  if (flow && owner.is.owner == node && owner.is.generation == generation)
-    flow_close(flow, owner, now());
+  lease_end(&key, &request, now());
+}
+
+const void* sim_switch_flow(void) {
+  struct flow_key key = the_flow();
+
+  return bpf_map_lookup_elem(&flows, &key);
+}
+
+const void* sim_switch_binding(void) {
+  struct flow_key key = the_flow();
+
+  return bpf_map_lookup_elem(&affinity, &key);
+}
+
+void sim_switch_reap(void* request) {
+  ((struct reap_request*)request)->key = the_flow();
+  reap(request);
+}
+
+void sim_switch_forget(uint64_t dead_ns) {
+  struct forget_request request = {.key = the_flow(), .dead_ns = dead_ns};
+
+  forget(&request);
 }
 
 struct sim_owner sim_switch_owner(void) {

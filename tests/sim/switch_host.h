@@ -18,13 +18,20 @@ void sim_switch_set_up(uint32_t nodes, uint32_t dispatchers, uint64_t closing_ns
 /* No flow is known any more. Boot 1 of the switch. */
 void sim_switch_clear(void);
 
-/* The switch is replaced by one that knows nothing, and which recovers for so long: its boot 2. */
+/* The switch is replaced by one that knows nothing, and which recovers for so long: its next boot. */
 void sim_switch_lose_table(uint64_t recovery_ns);
 
+/* A segment, as far as the switch looks at it. `seq` and `ack` count from where the connection was frozen first. */
+struct sim_segment {
+  uint8_t tcp_flags;
+  uint32_t payload;
+  uint32_t seq;
+  uint32_t ack;
+};
 /* A packet of the client. The node that gets it, 0: dropped. */
-uint32_t sim_switch_inward(uint8_t tcp_flags, uint32_t payload);
+uint32_t sim_switch_inward(const struct sim_segment* segment);
 /* A packet of a node in the service's name. Does it reach the client? */
-bool sim_switch_outward(uint32_t node, uint8_t tcp_flags, uint32_t payload);
+bool sim_switch_outward(uint32_t node, const struct sim_segment* segment);
 
 /* What the switch wants to tell a node: REVOKED. False: nothing. */
 struct sim_revocation {
@@ -39,13 +46,24 @@ struct sim_commit {
   uint16_t sender;
   uint16_t target;
   uint32_t boot;
+  uint32_t snd_nxt; /* where the new owner's first word begins */
+  bool is_data;     /* DATA, which changes nothing */
 };
-/* A COMMIT. 0: it goes on to its target; else the reason of the refusal; -1: taken back, or given to the sender itself;
+/* COMMIT or DATA. 0: it goes on to its target; else the reason of the refusal; -1: taken back, or given to the sender itself;
  * -2: not answered. */
 int sim_switch_commit(const struct sim_commit* commit, uint32_t* current_generation);
 /* RENEW and GONE of a node. */
 void sim_switch_renew(uint32_t node, uint32_t generation);
 void sim_switch_gone(uint32_t node, uint32_t generation);
+
+/* What `switch run` reads and does: the element of `flows` (struct flow_value) and of `affinity` (struct affinity_value), NULL:
+ * there is none; the program `reap` (struct reap_request, whose key is filled in); the program `forget`. */
+const void* sim_switch_flow(void);
+const void* sim_switch_binding(void);
+void sim_switch_reap(void* request);
+void sim_switch_forget(uint64_t dead_ns);
+/* All that is new goes to this dispatcher; what is bound to `down` (0: to none), too. */
+void sim_switch_use_dispatcher(uint32_t dispatcher, uint32_t down);
 
 /* What the switch thinks: owner (0: nobody), generation, has it spoken. */
 struct sim_owner {
