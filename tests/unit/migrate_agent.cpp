@@ -124,7 +124,7 @@ TEST_CASE("migrate: a descriptor is the caller's, whatever the agent says, unles
 }
 
 TEST_CASE(
-    "migrate: an agent that takes its time is waited for; patience is for one that has gone") {
+    "migrate: an agent that takes its time is waited for, patience is for one that has gone") {
   std::atomic<int> recovers = 0;
   const PlayedAgent agent({[](const UniqueFd& channel, char) {
                              std::this_thread::sleep_for(600ms);
