@@ -65,9 +65,9 @@ std::vector<std::byte> encode_rest(const Rest& rest) {
   const Head head{.send_buffer = rest.send_buffer,
                   .send_buffer_fixed = rest.send_buffer_fixed,
                   .closes = rest.closes};
-  const auto raw = std::as_bytes(std::span(&head, 1));
-  std::vector<std::byte> encoded(raw.begin(), raw.end());
-  encoded.insert(encoded.end(), rest.unsent.begin(), rest.unsent.end());
+  std::vector<std::byte> encoded(sizeof head + rest.unsent.size());
+  std::memcpy(encoded.data(), &head, sizeof head);
+  std::ranges::copy(rest.unsent, encoded.begin() + sizeof head);
   return encoded;
 }
 
