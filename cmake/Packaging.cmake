@@ -38,9 +38,9 @@ role(switch "steers packets between clients, dispatchers and servers" "${bpf}")
 role(dispatcher "accepts connections and hands them to servers" "${bpf} CAP_NET_BIND_SERVICE"
      "# Its listeners are in a control group of their own below this one (BPF programs see to their windows)." "Delegate=yes"
      "DevicePolicy=closed" "DeviceAllow=/dev/net/tun rw")
-# The socket of a `handoff` may be anybody's.
-role(agent "takes live connections in on a server" "${bpf} CAP_DAC_OVERRIDE" "DevicePolicy=closed"
-     "DeviceAllow=/dev/net/tun rw")
+# A restored connection is bound to the service's port; the socket of a `handoff` may be anybody's.
+role(agent "takes live connections in on a server" "${bpf} CAP_NET_BIND_SERVICE CAP_DAC_OVERRIDE"
+     "DevicePolicy=closed" "DeviceAllow=/dev/net/tun rw")
 configure_file(packaging/systemd/tcpmig-repair-helper.service ${CMAKE_BINARY_DIR}/units/ COPYONLY)
 install(FILES packaging/systemd/tcpmig-repair-helper.service DESTINATION lib/systemd/system COMPONENT tool)
 
