@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "control/status_socket.hpp"
@@ -21,7 +22,13 @@ constexpr std::chrono::seconds kReadyWithin{120};
 bool is_ready(const State& state, const RoleProcess& role) {
   const auto status =
       control::query_status(sys::RolePaths{state.name, role.node}.socket(role.role));
-  return status && status->value("ready", false);
+  if (!status || !status->value("ready", false)) return false;
+  if (role.role != "switch") return true;
+  // A dispatcher says at first that it does not listen yet; the switch sends it clients a moment after it does.
+  return std::ranges::all_of(status->at("nodes"), [](const nlohmann::json& node) {
+    return node.at("role") != "dispatcher" ||
+           (node.at("health") == "alive" && node.at("new_clients") == true);
+  });
 }
 
 std::string what_went_wrong(const State& state, const RoleProcess& role, const std::string& how) {

@@ -21,13 +21,17 @@ class DispatcherWatch {
   static constexpr std::chrono::milliseconds kTick{100};
   /// Looks once; to be called every kTick.
   void look();
+  /// It is in Maglev's table: new clients are sent to it.
+  [[nodiscard]] bool gets_clients(config::NodeId dispatcher) const {
+    return choice_.chosen.contains(dispatcher);
+  }
 
  private:
   /// What is known of one dispatcher.
   struct Watched {
     Health health = Health::kUnknown;
-    bool let_go = false;          ///< its clients were ended since it died
-    std::uint64_t since_ns = 0;   ///< of the instance whose predecessor's clients were ended
+    bool let_go = false;         ///< its clients were ended since it died
+    std::uint64_t since_ns = 0;  ///< of the instance whose predecessor's clients were ended
   };
   void note(const config::Node& node, Watched& watched, Health health) const;
   void end_clients(const config::Node& node, Watched& watched, const abi::node_liveness& liveness,

@@ -90,10 +90,14 @@ int run(const config::Config& config, const config::Switch& self) {
       SIGINT);  // before the work begins: a stop request in the midst of it comes after it
   Steering steering(config, self);
   steering.up();
+  Reaper reaper(config, steering.secret(), steering.programs());
+  DispatcherWatch watch(config, steering, reaper);
   const control::StatusServer server(io, paths.socket("switch"), [&] {
     nlohmann::json answer = status(config, self);
     answer["pid"] = ::getpid();
     answer["ready"] = true;
+    for (nlohmann::json& node : answer.at("nodes"))
+      if (node.at("role") == "dispatcher") node["new_clients"] = watch.gets_clients(node.at("id"));
     return answer;
   });
   Revoker revoker(config, steering.secret(), steering.map("revocations"));
@@ -102,9 +106,7 @@ int run(const config::Config& config, const config::Switch& self) {
   const Every sweeping(kSecond, io, [&] {
     if (const std::size_t swept = steering.sweep()) spdlog::debug("{} dead flows removed", swept);
   });
-  Reaper reaper(config, steering.secret(), steering.programs());
   const Every reaping(Reaper::kTick, io, [&] { reaper.tick(Reaper::Clock::now()); });
-  DispatcherWatch watch(config, steering, reaper);
   watch.look();
   const Every watching(DispatcherWatch::kTick, io, [&] { watch.look(); });
   signals.async_wait([&](const boost::system::error_code& error, int signal) {
