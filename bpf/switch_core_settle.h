@@ -15,6 +15,8 @@
 enum {
 	SETTLE_NS =
 	    400000000, /* its own timer (Linux: 200 ms at least) has had it sent again by then */
+	CUSTODY_GROWS_NS =
+	    100000000, /* its agent has opened the way for the client's packets by then */
 	CUSTODY_REACH =
 	    1 << 24, /* no more than this can be missing: more than our share of any window */
 	OPTION_NOP = 1,
@@ -99,14 +101,25 @@ static __noinline int note_custody(struct flow_value *flow, const struct flow_ke
 	return 0;
 }
 
+/* The agent holds what comes before it has seen its new connection, and that may be after the connection's first word: what the
+ * client has sent upon that word is in our custody, too. */
+static __always_inline void grow_custody(struct flow_value *flow, __u64 now)
+{
+	if (now < flow->committed_ns + CUSTODY_GROWS_NS && flow->client_end &&
+	    (__s32)(flow->client_end - flow->custody_end) > 0)
+		flow->custody_end = flow->client_end;
+}
+
 /* 0, or the reason to drop. `now` may be of the coarse clock, and so before the COMMIT. */
-static __always_inline __u32 keep_early_sack(frame_context *ctx, const struct flow_value *flow,
+static __always_inline __u32 keep_early_sack(frame_context *ctx, struct flow_value *flow,
 					     const struct packet *packet, __u64 now)
 {
 	__u32 length = 0, at;
 
-	if (now >= flow->committed_ns + SETTLE_NS || flow->custody_end == 0 ||
-	    flow->custody_end - packet->ack - 1 >= CUSTODY_REACH || packet->tcp_flags & TCP_RST)
+	if (now >= flow->committed_ns + SETTLE_NS || flow->custody_end == 0)
+		return 0;
+	grow_custody(flow, now);
+	if (flow->custody_end - packet->ack - 1 >= CUSTODY_REACH || packet->tcp_flags & TCP_RST)
 		return 0;
 	at = find_gap(ctx, packet, &length);
 	if (!at)
