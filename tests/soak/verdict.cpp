@@ -37,6 +37,8 @@ struct Verdict::Known {
   bool owned = false;             ///< there is an entry of this connection
   bool spoke = false;
   std::uint64_t committed_ns = 0;
+  std::uint64_t bound_ns = 0;  ///< the last SYN of this name, or a packet up to a second later
+  bool acked = false;          ///< the client has answered its dispatcher
 };
 
 Verdict::Verdict(const lab::Lab& lab, const Chaos& chaos)
@@ -52,8 +54,11 @@ Verdict::Known Verdict::look_up(const Failure& failure) const {
   // Opened anew each time: `switch run` may have made other maps.
   const auto affinity = pins_.open("affinity"), flows = pins_.open("flows");
   if (affinity)
-    if (const auto found = sys::map_lookup<abi::affinity_value>(affinity->get(), key))
+    if (const auto found = sys::map_lookup<abi::affinity_value>(affinity->get(), key)) {
       known.dispatcher = name(found->dispatcher);
+      known.bound_ns = found->last_seen_ns;
+      known.acked = found->acked == 1;
+    }
   if (!flows) return known;
   const auto flow = sys::map_lookup<abi::flow_value>(flows->get(), key);
   if (!flow || flow->committed_ns < ns_of(failure.begun)) return known;  // an earlier connection's
@@ -104,7 +109,10 @@ std::string Verdict::in_words(const Failure& failure, const Known& known) const 
        << seconds(failure.ended - failure.begun) << " s, " << failure.replies << " replies before"
        << (failure.connected ? "" : ", not connected") << (failure.any_byte ? "" : ", no byte")
        << (failure.migrated ? ", migrated" : "") << "; dispatcher "
-       << (known.dispatcher.empty() ? "unknown" : known.dispatcher) << ", owner "
+       << (known.dispatcher.empty() ? "unknown" : known.dispatcher)
+       << (known.acked ? ", answered" : ", not answered") << ", last bound after "
+       << (static_cast<double>(known.bound_ns) - static_cast<double>(ns_of(failure.begun))) / 1e9
+       << " s, owner "
        << (known.owned ? (known.owner.empty() ? "none any more" : known.owner) : "no entry")
        << (known.spoke ? " that spoke" : "");
   if (known.owned)
