@@ -3,7 +3,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
-#include <thread>
+#include <algorithm>
 
 #include "catch.hpp"
 #include "e2e/listener.hpp"
@@ -201,13 +201,25 @@ TEST_CASE("servers without an agent: their connections are relayed, GET and POST
   };
   take_away("server1");
   INFO(lab.logs());
-  // One has an agent: once nothing has come from the other for long, all is moved there, and nothing is offered to the other.
-  std::this_thread::sleep_for(4s);
-  const auto offered = lab::role_number(*lab, "dispatcher1", "commits_sent");
+  REQUIRE(lab::wait_until(10s, [&] {  // until it is missed, what goes there has nobody to answer
+    const auto servers = lab::role_status(*lab, "dispatcher1").at("servers");
+    return std::ranges::any_of(servers, [](const auto& server) {
+      return server.at("name") == "server1" && server.at("alive") == false;
+    });
+  }));
+  // One has an agent, and all is moved there.
   for (int i = 0; i < 6; ++i) CHECK(post(i % 2 != 0).body == answer);
   CHECK(moved() == 6);
-  CHECK(lab::role_number(*lab, "dispatcher1", "commits_sent") == offered + 6);
+  // It refuses: the other one is offered nothing, once nothing has come from it for long. (A POST would end with 504.)
+  lab.stop_server("server2");
+  REQUIRE(lab::wait_until(30s, [&] {
+    return post(false).body == answer && relays(lab, "no server would take it") > 0;
+  }));
+  const auto offered = lab::role_number(*lab, "dispatcher1", "commits_sent");
+  for (const bool ipv6 : {false, true}) CHECK(post(ipv6).body == answer);
+  CHECK(lab::role_number(*lab, "dispatcher1", "commits_sent") == offered + 4);  // and taken back
   CHECK(relays(lab, reason) == 0);
+  lab.start_server(ServerKind::kNode, "server2");
 
   take_away("server2");
   const auto begun = std::chrono::steady_clock::now();
