@@ -51,14 +51,8 @@ bool Endings::end(const abi::flow_key& flow, const sys::SocketInfo& child, TimeP
 
 void Endings::tell(const abi::flow_key& flow, const sys::Endpoint& local, std::uint32_t generation,
                    std::uint32_t snd_nxt, TimePoint now) {
-  if (ended_.size() >= kMost) ended_.pop_front();
-  ended_.push_back({.flow = flow,
-                    .local = local,
-                    .generation = generation,
-                    .snd_nxt = snd_nxt,
-                    .repeats = 0,
-                    .next = now + kRepeatAfter.front(),
-                    .since = now});
+  tell_later(flow, local, generation, snd_nxt, now);
+  ended_.back().next = now + kRepeatAfter.front();
   repeat(ended_.back());
 }
 
