@@ -233,18 +233,32 @@ static __always_inline bool may_dispatch(const struct flow_key *key, __u32 node)
 	return bound == 0 || bound == node;
 }
 
+static __always_inline bool is_first_syn(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* A SYN where a connection of the same name has been, and not that one's: which its client may have sent twice, and of which the
+ * second may come when the handshake is over. */
+static __always_inline bool is_another(const struct affinity_value *bound,
+				       const struct packet *packet)
+{
+	return is_first_syn(packet) && (bound->acked || bound->moved) &&
+	       bound->syn_low != (__u16)packet->seq;
+}
+
 /* What a packet of the client tells of the connection: the number of a RST, should its dispatcher
  * die. The latest packet counts, whatever its numbers: one that somebody made up is corrected by the
  * next. Only what changes is written: other CPUs read this line. */
 static __always_inline void affinity_learn(struct affinity_value *bound,
 					   const struct packet *packet, __u64 now)
 {
-	bool syn = packet->tcp_flags & TCP_SYN;
-
-	if (syn || now - bound->last_seen_ns > 1000000000)
-		bound->last_seen_ns = now;
-	if (syn && (bound->acked || bound->moved)) /* another connection of the same name */
+	if (is_another(bound, packet))
 		bound->acked = bound->moved = 0;
+	if (is_first_syn(packet) && bound->syn_low != (__u16)packet->seq)
+		bound->syn_low = packet->seq;
+	if ((packet->tcp_flags & TCP_SYN) || now - bound->last_seen_ns > 1000000000)
+		bound->last_seen_ns = now;
 	if ((packet->tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST)) != TCP_ACK)
 		return;
 	if (bound->client_ack != packet->ack)
@@ -272,16 +286,14 @@ static __always_inline bool takes_clients(__u32 id)
 	return is_dispatcher(id) && node && !node->down;
 }
 
-/* A SYN where a connection of the same name has been: a new one, which a dispatcher that drains shall not
- * get. (The first SYN come again is of the connection that is bound.) */
+/* A new connection, which a dispatcher that drains shall not get. */
 static __always_inline bool is_new_to_draining(const struct affinity_value *bound,
 					       const struct packet *packet)
 {
 	const struct node_liveness *node;
 	__u32 id = bound->dispatcher;
 
-	if (!packet || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN ||
-	    !(bound->acked || bound->moved))
+	if (!packet || !is_another(bound, packet))
 		return false;
 	node = bpf_map_lookup_elem(&liveness, &id);
 	return node && node->draining;

@@ -88,7 +88,7 @@ struct affinity_value {
 	__u16 service;
 	__u8 acked;         /* the number is there: the client has said more than SYN */
 	__u8 moved;         /* the connection was transferred: `flows` has it, or had it */
-	__u16 pad;
+	__u16 syn_low;      /* host order; the low half of the SYN's number: by it the same SYN, come again or late, is told from a new one */
 	__u32 client_end;   /* host order; the sequence after the client's latest packet */
 };
 TCPMIG_ASSERT_SIZE(struct affinity_value, 24);

@@ -48,14 +48,18 @@ TEST_CASE("inward: a port used again does not lead to a dispatcher that drains")
                                              .replaced = 0,
                                              .pad = {}});
   w.s.bind(w.f, 5);  // Maglev says 1
-  const auto goes_to = [&](std::uint8_t flags) {
-    w.s.from_client(w.tcp_in({.flags = flags}));
+  const auto goes_to = [&](std::uint32_t seq, std::uint8_t flags) {
+    w.s.from_client(w.tcp_in({.seq = seq, .flags = flags}));
     return w.s.bound(w.f)->dispatcher;
   };
-  CHECK(goes_to(kSyn) == 5);  // the SYN of this connection once more
-  CHECK(goes_to(kAck) == 5);
-  CHECK(goes_to(kFin | kAck) == 5);
-  CHECK(goes_to(kSyn) == (draining ? 1 : 5));
+  CHECK(goes_to(70'000, kSyn) == 5);
+  CHECK(goes_to(70'000, kSyn) == 5);  // the same once more
+  CHECK(goes_to(70'001, kAck) == 5);
+  CHECK(goes_to(70'000, kSyn) == 5);  // overtaken by what came after it
+  CHECK(w.s.bound(w.f)->acked == 1);
+  CHECK(goes_to(70'001, kFin | kAck) == 5);
+  CHECK(goes_to(90'000, kSyn) == (draining ? 1 : 5));
+  CHECK(w.s.bound(w.f)->acked == 0);
 }
 
 TEST_CASE("switch: a binding to what is no dispatcher any more is replaced") {
