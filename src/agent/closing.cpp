@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "agent/closing.hpp"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <utility>
 
 namespace tcpmig::agent {
+
+bool has_hung_up(int channel) noexcept {
+  pollfd state{channel, 0, 0};
+  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
+}
 
 /// After shutdown() nothing more can come in. (A message of no bytes hides what comes behind it: who may be a stranger is closed aside always.)
 void close_channel(sys::Aside& aside, sys::UniqueFd channel) noexcept {

@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
@@ -42,11 +41,6 @@ std::pair<Bytes, bool> late_bytes_of(int fd, const DepartureRecord& record) {
   const std::size_t late = std::min<std::size_t>(all.size(), end.since({record.rcv_nxt}));
   all.erase(all.begin(), all.end() - static_cast<std::ptrdiff_t>(late));
   return {std::move(all), closed && !record.peer_closed};
-}
-
-bool has_hung_up(const sys::UniqueFd& channel) {
-  pollfd state{channel.get(), 0, 0};
-  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
 }
 
 }  // namespace
@@ -219,7 +213,7 @@ bool Departure::adopt(sys::UniqueFd& channel) {
     send_verdict(channel.get(), told_->error, told_->here, told_->reason);
     return true;
   }
-  if (channel_ && !has_hung_up(channel_)) return false;
+  if (channel_ && !has_hung_up(channel_.get())) return false;
   close_channel(world_.aside, std::exchange(channel_, std::move(channel)));
   return true;
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // Departures: what programs ask, up to the freeze.
-#include <arpa/inet.h>
-#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
@@ -9,6 +7,7 @@
 #include <stdexcept>
 #include <tcpmig/migrate.hpp>
 
+#include "agent/closing.hpp"
 #include "agent/departures.hpp"
 #include "agent/freezer.hpp"
 #include "agent/guarded.hpp"
@@ -21,23 +20,6 @@
 #include "handover/handover.h"
 
 namespace tcpmig::agent {
-namespace {
-
-bool has_hung_up(int channel) {
-  pollfd state{channel, 0, 0};
-  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
-}
-
-abi::flow_key flow_of(const Accepted& seen) {
-  abi::flow_key flow{};
-  flow.client = seen.from.address.raw();
-  flow.vip = seen.to.address.raw();
-  flow.client_port = htons(seen.from.port);
-  flow.family = seen.to.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
-  return flow;
-}
-
-}  // namespace
 
 struct Departures::Refused : std::runtime_error {
   Refused(int code, const std::string& reason, std::uint64_t Counters::* which)
@@ -65,7 +47,7 @@ DepartureRecord Departures::examine(int connection) const {
     throw Refused{ENOTCONN, "not connected", &Counters::migrate_not_ours};
   }
   DepartureRecord record;
-  record.flow = flow_of(*seen);
+  record.flow = flow_of(seen->to, seen->from);
   record.own_port = seen->to.port;
   const auto socket = diag_.find(seen->to, seen->from);
   record.cookie = conn::socket_cookie(connection);
@@ -234,7 +216,7 @@ void Departures::recover_unknown(sys::UniqueFd& channel, sys::UniqueFd& connecti
                         "the agent was ended before it had begun");
   }
   DepartureRecord record;
-  record.flow = flow_of(seen);
+  record.flow = flow_of(seen.to, seen.from);
   record.own_port = seen.to.port;
   record.cookie = conn::socket_cookie(connection.get());
   const auto tombstone = world_.tombstones.find(record.flow);

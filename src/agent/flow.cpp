@@ -20,6 +20,15 @@ abi::flow_key flow_of(const config::Config& config, config::NodeId self,
   return flow;
 }
 
+abi::flow_key flow_of(const sys::Endpoint& local, const sys::Endpoint& client) {
+  abi::flow_key flow{};
+  flow.client = client.address.raw();
+  flow.vip = local.address.raw();
+  flow.client_port = htons(client.port);
+  flow.family = local.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
+  return flow;
+}
+
 sys::Endpoint client_of(const abi::flow_key& flow) {
   return {sys::Address(flow.client), ntohs(flow.client_port)};
 }

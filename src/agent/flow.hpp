@@ -41,6 +41,8 @@ using FlowMap = std::unordered_map<abi::flow_key, Value, FlowHash, FlowEqual>;
 /// The flow that a message is about, on node `self`.
 abi::flow_key flow_of(const config::Config& config, config::NodeId self,
                       const abi::wire_header& header);
+/// The flow of a connection between these two.
+abi::flow_key flow_of(const sys::Endpoint& local, const sys::Endpoint& client);
 sys::Endpoint client_of(const abi::flow_key& flow);
 /// This end of the connection, when the server listens on `port`.
 sys::Endpoint local_of(const abi::flow_key& flow, std::uint16_t port);

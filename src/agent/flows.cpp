@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "agent/flows.hpp"
 
-#include <arpa/inet.h>
 #include <linux/bpf.h>  // the TCP states
 
 #include <algorithm>
@@ -27,15 +26,6 @@ constexpr std::uint32_t kLiveStates = 1U << BPF_TCP_ESTABLISHED | 1U << BPF_TCP_
                                       1U << BPF_TCP_FIN_WAIT1 | 1U << BPF_TCP_FIN_WAIT2 |
                                       1U << BPF_TCP_CLOSE_WAIT | 1U << BPF_TCP_LAST_ACK |
                                       1U << BPF_TCP_CLOSING;
-
-abi::flow_key flow_of_socket(const sys::SocketInfo& socket) {
-  abi::flow_key flow{};
-  flow.client = socket.peer.address.raw();
-  flow.vip = socket.local.address.raw();
-  flow.client_port = htons(socket.peer.port);
-  flow.family = socket.local.address.is_ipv4() ? abi::FAMILY_IPV4 : abi::FAMILY_IPV6;
-  return flow;
-}
 
 }  // namespace
 
@@ -215,7 +205,7 @@ void Flows::take_census(TimePoint now) {
     const bool whole = diag_.for_each(kLiveStates, [&](const sys::SocketInfo& socket) {
       if (!block4_.contains(socket.local.address) && !block6_.contains(socket.local.address))
         return;
-      const abi::flow_key flow = flow_of_socket(socket);
+      const abi::flow_key flow = flow_of(socket.local, socket.peer);
       const auto found = live_.find(flow);
       guarded("socket of a census", [&] {
         if (found == live_.end())

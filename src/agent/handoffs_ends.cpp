@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Handoffs: what becomes of those that were offered.
-#include <arpa/inet.h>
 #include <endian.h>
-#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -16,14 +14,6 @@
 #include "handover/handover.h"
 
 namespace tcpmig::agent {
-namespace {
-
-bool has_hung_up(const sys::UniqueFd& channel) {
-  pollfd state{channel.get(), 0, 0};
-  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
-}
-
-}  // namespace
 
 /// It connects late (a full backlog), or the program has closed it.
 void Handoffs::hear_ticket(Entry entry) {
@@ -86,7 +76,7 @@ void Handoffs::give(Entry entry) {
     spdlog::warn("{}: {}", client_of(entry->first).str(), error.what());
     return end(entry, {abi::REASON_KERNEL_REFUSED});
   }
-  if (has_hung_up(waiting.channel)) return end(entry, {abi::REASON_NOT_TAKEN, ETIMEDOUT});
+  if (has_hung_up(waiting.channel.get())) return end(entry, {abi::REASON_NOT_TAKEN, ETIMEDOUT});
   Waiting given = std::move(entry->second);
   forget_descriptors(given);
   waiting_.erase(entry);
