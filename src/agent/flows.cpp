@@ -31,7 +31,7 @@ constexpr std::uint32_t kLiveStates = 1U << BPF_TCP_ESTABLISHED | 1U << BPF_TCP_
 
 Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
              Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
-             Delivering delivering, Leaving leaving, TimePoint now)
+             Delivering delivering, Leaving leaving, Withdrawn withdrawn, TimePoint now)
     : config_(config),
       block4_(config::vpa4_block(config, self.id)),
       block6_(config::vpa6_block(config, self.id)),
@@ -42,6 +42,7 @@ Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDi
       counters_(counters),
       delivering_(std::move(delivering)),
       leaving_(std::move(leaving)),
+      withdrawn_(std::move(withdrawn)),
       next_census_(now),
       next_gone_(now) {
   adopt(now);
@@ -195,6 +196,7 @@ void Flows::not_known(const abi::flow_key& flow, const sys::SocketInfo& socket) 
   if (!tombstone ||
       (tombstone->state != abi::TOMB_REFUSED && tombstone->state != abi::TOMB_ABORTED))
     return;
+  if (withdrawn_(socket.cookie)) return;
   if (diag_.destroy(socket)) ++counters_.late_children_ended;
 }
 

@@ -30,9 +30,11 @@ class Flows {
   using Delivering = std::function<bool(const abi::flow_key&)>;
   /// Whether a flow is being given away, by this run or by a former one.
   using Leaving = std::function<bool(const abi::flow_key&)>;
+  /// Whether a socket (SO_COOKIE) was offered to a program and taken back.
+  using Withdrawn = std::function<bool(std::uint64_t)>;
   Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
         Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
-        Delivering delivering, Leaving leaving, TimePoint now);
+        Delivering delivering, Leaving leaving, Withdrawn withdrawn, TimePoint now);
 
   void opened(const abi::flow_key& flow, const LiveFlow& live);
   /// A tombstone without a connection: to be forgotten in its time. `may_have_lived`: a child may have spoken, and ended before anybody
@@ -88,6 +90,7 @@ class Flows {
   Counters& counters_;
   Delivering delivering_;
   Leaving leaving_;
+  Withdrawn withdrawn_;
   FlowMap<LiveFlow> live_;
   std::deque<Ended> ended_;    ///< not yet told to the switch
   std::deque<Ended> retired_;  ///< tombstones without a connection, oldest first

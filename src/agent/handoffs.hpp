@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -68,6 +69,9 @@ class Handoffs {
   bool ask(const abi::flow_key& flow, const abi::wire_header& question, const sys::Endpoint& from);
   /// There is a newer transfer of this flow: the program will get nothing of this one.
   void forget(const abi::flow_key& flow);
+  /// Whether this socket (SO_COOKIE) was offered, and taken back before it lived. It is in repair for ever: its program, which may be
+  /// stopped, closes it in silence, whereas SOCK_DESTROY would send a RST.
+  [[nodiscard]] bool was_withdrawn(std::uint64_t cookie) const;
 
   /// Readable when on_events() has something to do.
   [[nodiscard]] int events_fd() const noexcept { return epoll_.get(); }
@@ -114,6 +118,8 @@ class Handoffs {
   void replay(const Waiting& waiting);
   void go_live(const Waiting& waiting);
   void end(Entry entry, Refusal refusal);
+  void withdraw(Entry entry, Refusal refusal);
+  void note_withdrawn(const Waiting& waiting);
   void hand_back(const Waiting& waiting, const std::vector<CapturedSegment>& captured);
   void close(Waiting& waiting);
   void close_all(conn::Parcel& parcel);
@@ -147,9 +153,10 @@ class Handoffs {
   std::map<uid_t, std::size_t> askers_of_;  ///< how many
   sys::Aside aside_;
   FlowMap<Waiting> waiting_;
-  std::size_t bytes_ = 0;               ///< of all of them
-  std::map<int, abi::flow_key> flows_;  ///< of tickets and channels
-  TimePoint next_accept_;               ///< no descriptor was left
+  std::deque<std::uint64_t> withdrawn_;  ///< cookies, the latest kMost
+  std::size_t bytes_ = 0;                ///< of all of them
+  std::map<int, abi::flow_key> flows_;   ///< of tickets and channels
+  TimePoint next_accept_;                ///< no descriptor was left
 };
 
 }  // namespace tcpmig::agent

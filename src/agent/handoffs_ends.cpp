@@ -5,12 +5,15 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+
 #include "agent/closing.hpp"
 #include "agent/handoffs.hpp"
 #include "agent/handoffs_steps.hpp"
 #include "conn/queues.hpp"
 #include "conn/repair_steps.hpp"
 #include "conn/segment.hpp"
+#include "conn/socket_option.hpp"
 #include "handover/handover.h"
 
 namespace tcpmig::agent {
@@ -45,7 +48,7 @@ bool Handoffs::hear_program(Entry entry) {
   if (parcel && conn::verb_of(*parcel) == HANDOVER_TAKEN)
     give(entry);
   else
-    end(entry, {abi::REASON_NOT_TAKEN});
+    withdraw(entry, {abi::REASON_NOT_TAKEN});
   return true;
 }
 
@@ -131,6 +134,22 @@ void Handoffs::end(Entry entry, Refusal refusal) {
   close(waiting);
 }
 
+void Handoffs::note_withdrawn(const Waiting& waiting) {
+  if (!waiting.connection) return;
+  if (withdrawn_.size() >= kMost) withdrawn_.pop_front();
+  withdrawn_.push_back(conn::socket_cookie(waiting.connection.get()));
+}
+
+/// Its program may have it still.
+void Handoffs::withdraw(Entry entry, Refusal refusal) {
+  note_withdrawn(entry->second);
+  end(entry, refusal);
+}
+
+bool Handoffs::was_withdrawn(std::uint64_t cookie) const {
+  return std::ranges::find(withdrawn_, cookie) != withdrawn_.end();
+}
+
 /// Nobody else has what a lock has kept: whoever wanted to move the connection still has it, and gives it that.
 void Handoffs::hand_back(const Waiting& waiting, const std::vector<CapturedSegment>& captured) {
   for (const CapturedSegment& segment : captured)
@@ -147,7 +166,7 @@ void Handoffs::close(Waiting& waiting) {
 void Handoffs::time_out(Entry entry, TimePoint now) {
   Waiting& waiting = entry->second;
   if (!waiting.ticket) {
-    if (!hear_program(entry)) end(entry, {abi::REASON_NOT_TAKEN, ETIMEDOUT});
+    if (!hear_program(entry)) withdraw(entry, {abi::REASON_NOT_TAKEN, ETIMEDOUT});
     return;
   }
   ++counters_.tickets_untaken;
@@ -172,7 +191,8 @@ bool Handoffs::ask(const abi::flow_key& flow, const abi::wire_header& question,
   opened.question.target_port = port;
   opened.from = from;
   const bool abort = question.type == abi::WIRE_ABORT;
-  if (abort && (entry->second.ticket || !hear_program(entry))) end(entry, {abi::REASON_ABORTED});
+  if (abort && (entry->second.ticket || !hear_program(entry)))
+    withdraw(entry, {abi::REASON_ABORTED});
   return true;
 }
 
@@ -188,6 +208,7 @@ void Handoffs::forget_descriptors(const Waiting& waiting) {
 }
 
 void Handoffs::drop(Entry entry) {
+  note_withdrawn(entry->second);
   Waiting waiting = std::move(entry->second);
   forget_descriptors(waiting);
   waiting_.erase(entry);

@@ -79,7 +79,8 @@ Service::Service(const config::Config& config, const config::Node& self)
       flows_(
           config, self, diag_, tombstones_, endings_, answers_, counters_,
           [this](const abi::flow_key& flow) { return openings_.has(flow); },
-          [this](const abi::flow_key& flow) { return departures_.is_frozen(flow); }, Clock::now()),
+          [this](const abi::flow_key& flow) { return departures_.is_frozen(flow); },
+          [this](std::uint64_t cookie) { return handoffs_.was_withdrawn(cookie); }, Clock::now()),
       departures_(departure_world(), diag_, endings_,
                   [this](const abi::flow_key& flow) { return openings_.has(flow); }),
       interface_(index_of(netlink_, self.interface)),

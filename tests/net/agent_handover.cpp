@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <thread>
+
 #include "agent_steps.hpp"
 #include "catch.hpp"
 #include "exec/exec.hpp"
@@ -197,7 +199,9 @@ TEST_CASE("agent: a program that dies before it has taken its connection loses n
     const UniqueFd channel = claim_with(world, ticket);
     const UniqueFd connection = offered(channel);
     CHECK(is_refused(world.answer(), abi::REASON_NOT_TAKEN));
+    std::this_thread::sleep_for(1s);  // several censuses find its socket
     CHECK(handover_take(channel.get(), connection.get()) < 0);
+    CHECK(world.counter("late_children_ended") == 0);
   }
   CHECK(is_silent(world));
   // the next generation is another matter
