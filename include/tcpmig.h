@@ -344,11 +344,11 @@ TCPMIG_API int tcpmig_take_connection(int unix_socket, int* fd, int* in_the_midd
  * closed afterwards. `target`: the name of the node. `agent`: the Unix socket of this node's agent, /run/tcpmig/CLUSTER/NODE/exec.sock; null: that of
  * the environment (TCPMIG_EXEC, as `tcpmig exec` sets it).
  * Blocks, some milliseconds as a rule: three times `timeouts.transfer` of the configuration where the target is silent, and 60 s where the agent was killed
- * and does not come back.
+ * and does not come back, or stands still.
  * Returns 0 when the target's program has the connection; `fd` is closed then. Else it is the caller's, and goes on as it was: -EMSGSIZE: the blob,
  * or the queues, are too large; -ENOTCONN: no connection that was opened here by the agent; -EPROTOTYPE: not TCP; -EADDRNOTAVAIL: `target` is no
  * other server of the service; -EOPNOTSUPP: it has no `handoff`, or the connection has a property that cannot be carried; -EALREADY: it is being moved;
- * -EAGAIN: not now; -ECONNREFUSED: the target does not take it, or there is no agent; -ENOENT: there is no agent; -ETIMEDOUT: the target is silent;
+ * -EAGAIN: not now; -ECONNREFUSED: the target does not take it, or there is no agent; -ENOENT: there is no agent; -ETIMEDOUT: the target is silent, or the agent;
  * -ECONNABORTED: the agent was ended in the middle. But with -ENOTRECOVERABLE the connection is lost: close `fd`, which sends nothing. */
 TCPMIG_API int tcpmig_migrate(int fd, const char* target, const void* blob, size_t size,
                               const char* agent) TCPMIG_NOEXCEPT;

@@ -18,8 +18,8 @@ struct MigrateOptions {
   /// The Unix socket of this node's agent, /run/tcpmig/CLUSTER/NODE/exec.sock. Empty: the one that the environment names (TCPMIG_EXEC, as `tcpmig
   /// exec` sets it: its part before the first comma).
   std::string agent;
-  /// How long an agent may be away (killed, and started again) before it is given up; one that works is waited for. (Each step of a transfer has
-  /// its deadline, timeouts.transfer of the configuration: a silent target takes three of them.)
+  /// How long an agent may be away (killed, and started again) or stand still before it is given up, at least a second. One that works says so five times a
+  /// second, and is waited for. (Each step of a transfer has its deadline, timeouts.transfer of the configuration: a silent target takes three of them.)
   std::chrono::milliseconds patience{60'000};
 };
 
@@ -32,7 +32,7 @@ struct MigrateRefused {
   /// errno: EMSGSIZE (the blob, or what waits in the queues), ENOTCONN (no connection that the agent has opened here), EPROTOTYPE (not TCP),
   /// EADDRNOTAVAIL (`target` is no other server of the service), EOPNOTSUPP (it has no `handoff`, or the connection has a property that cannot be
   /// carried), EALREADY (it is being moved already), EAGAIN (not now: too many are being moved, or its request is still being delivered),
-  /// ECONNREFUSED (the target does not take it), ETIMEDOUT (the target is silent), ECONNABORTED (the agent was ended in the middle);
+  /// ECONNREFUSED (the target does not take it), ETIMEDOUT (the target is silent, or the agent has not begun), ECONNABORTED (the agent was ended in the middle);
   /// or what a system call said: ENOENT, ECONNREFUSED: there is no agent.
   int error = 0;
 };

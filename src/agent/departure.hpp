@@ -68,6 +68,8 @@ class Departure : private control::TransferDriver {
   bool take_handed_back(const abi::wire_header& header, std::span<const std::byte> segment);
   /// A program asks what became of it: it hears it in the end, where whoever asked before has gone. False: who asked is still there.
   bool adopt(sys::UniqueFd& channel);
+  /// Tells who asked that it is being worked at.
+  void show_life() const;
   /// One of a former run that had moved: only late bytes are to be looked for.
   void start_moved();
   /// The flow comes to this node again: its owner had it.

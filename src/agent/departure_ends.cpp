@@ -208,6 +208,10 @@ void Departure::tell(int error, bool here, const std::string& reason) {
   close_channel(world_.aside, std::move(channel_));
 }
 
+void Departure::show_life() const {
+  if (channel_) handover_send(channel_.get(), HANDOVER_WORKING, -1);
+}
+
 bool Departure::adopt(sys::UniqueFd& channel) {
   if (told_) {
     send_verdict(channel.get(), told_->error, told_->here, told_->reason);

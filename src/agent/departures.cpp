@@ -13,6 +13,7 @@
 #include "agent/guarded.hpp"
 #include "conn/segment.hpp"
 #include "control/client_segments.hpp"
+#include "handover/handover.h"
 #include "sys/check.hpp"
 
 namespace tcpmig::agent {
@@ -226,6 +227,7 @@ void Departures::sweep(TimePoint now) {
 
 TimePoint Departures::due() const {
   TimePoint first = TimePoint::max();
+  if (!departures_.empty()) first = next_sign_;
   for (const auto& [flow, departure] : departures_) first = std::min(first, departure->due());
   for (const Orphan& orphan : orphans_) first = std::min(first, orphan.next);
   if (!left_until_.empty()) first = std::min(first, left_until_.front().first);
@@ -241,6 +243,10 @@ void Departures::run(TimePoint now) {
   for (const abi::flow_key& flow : due) {
     guarded("give a connection away", [&] { departures_.at(flow)->run(now); });
     settle(flow);
+  }
+  if (now >= next_sign_) {
+    for (const auto& [flow, departure] : departures_) departure->show_life();
+    next_sign_ = now + milliseconds(HANDOVER_SIGN_MS);
   }
   sweep(now);
 }

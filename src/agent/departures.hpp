@@ -107,6 +107,7 @@ class Departures {
   FlowMap<Late> late_;
   FlowMap<Returned> returned_;
   TimePoint next_sweep_;  ///< of these two
+  TimePoint next_sign_;   ///< of life, to the programs that wait
   std::vector<Orphan> orphans_;
 };
 

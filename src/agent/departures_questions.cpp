@@ -155,6 +155,9 @@ void Departures::start(sys::UniqueFd& channel, DepartureRecord record,
     record.keep(conn::VoiceKept(connection.get()));
     world_.records.write(record);
     frozen = freeze_whole(connection);
+    // A program that does not hear from us hangs up first, and looks then whether its connection is frozen: one of the two sees the other.
+    if (has_hung_up(channel.get()))
+      throw Refused{ECANCELED, "its program has given up", &Counters::migrate_not_frozen};
     Bytes payload = control::encode_whole(frozen->snapshot(), blob);
     if (payload.size() > abi::WIRE_WHOLE_MAX)
       throw Refused{EMSGSIZE, "what waits in its queues is more than a transfer carries (8 MB)",

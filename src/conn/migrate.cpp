@@ -28,6 +28,7 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr milliseconds kPause{50};  // between two looks for an agent that is away
+constexpr milliseconds kLeastPatience{5 * HANDOVER_SIGN_MS};
 constexpr std::size_t kLongestName = 255;
 
 struct Verdict {
@@ -48,7 +49,7 @@ std::string path_of_agent(const MigrateOptions& options) {
   return path;
 }
 
-/// It may take until the deadline until it is connected and has been spoken to. (Of a Unix socket, to send waits for room, which there is.)
+/// Each step with it may take as long as there is until the deadline: to connect, to say something, to hear something.
 sys::UniqueFd connect_to(const std::string& path, Clock::time_point deadline) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -59,7 +60,8 @@ sys::UniqueFd connect_to(const std::string& path, Clock::time_point deadline) {
   const auto left =
       std::max(milliseconds(1), std::chrono::duration_cast<milliseconds>(deadline - Clock::now()));
   const timeval limit{left.count() / 1000, left.count() % 1000 * 1000};
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  for (const int direction : {SO_SNDTIMEO, SO_RCVTIMEO})
+    ::setsockopt(fd.get(), SOL_SOCKET, direction, &limit, sizeof limit);
   sys::check("connect to the agent at " + path,
              ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address));
   return fd;
@@ -69,29 +71,48 @@ void say(int agent, char verb, std::string_view text, std::span<const int> descr
   conn::send_parcel(agent, conn::handover_frame(verb, text), descriptors);
 }
 
-/// As long as the agent lives; what it does has deadlines. nullopt: it has ended.
-std::optional<Verdict> hear(int agent) {
-  std::optional<conn::Parcel> parcel;
-  try {
-    parcel = conn::receive_parcel(agent);
-  } catch (const std::system_error&) {
-    return std::nullopt;
-  }
+/// Nobody says what becomes of it.
+Verdict unanswered(int fd) {
+  const bool here = !conn::is_in_repair(fd);
+  return {here ? ETIMEDOUT : ENOTRECOVERABLE, here,
+          here ? "the agent does not answer"
+               : "the agent was ended or stopped in the middle, and did not come back"};
+}
+
+Verdict verdict_in(const conn::Parcel& parcel) {
   handover_verdict verdict{};
-  if (!parcel || parcel->bytes.size() < sizeof verdict ||
-      conn::verb_of(*parcel) != HANDOVER_VERDICT)
-    return std::nullopt;
-  std::memcpy(&verdict, parcel->bytes.data(), sizeof verdict);
-  const auto* text = reinterpret_cast<const char*>(parcel->bytes.data()) + sizeof verdict;
-  return Verdict{verdict.error, verdict.here != 0,
-                 std::string(text, parcel->bytes.size() - sizeof verdict)};
+  std::memcpy(&verdict, parcel.bytes.data(), sizeof verdict);
+  const auto* text = reinterpret_cast<const char*>(parcel.bytes.data()) + sizeof verdict;
+  return {verdict.error, verdict.here != 0,
+          std::string(text, parcel.bytes.size() - sizeof verdict)};
+}
+
+/// As long as the agent shows signs of life; what it does has deadlines. nullopt: it has ended.
+std::optional<Verdict> hear(int agent, int fd) {
+  bool silent = false;
+  for (;;) {
+    std::optional<conn::Parcel> parcel;
+    try {
+      parcel = conn::receive_parcel(agent);
+    } catch (const std::system_error& error) {
+      if (silent || error.code().value() != EAGAIN) return std::nullopt;
+      silent = true;
+      ::shutdown(agent,
+                 SHUT_RDWR);  // it begins with nothing from now on; what it has said is there
+      continue;
+    }
+    const char verb = parcel ? conn::verb_of(*parcel) : '\0';
+    if (verb == HANDOVER_VERDICT && parcel->bytes.size() >= sizeof(handover_verdict))
+      return verdict_in(*parcel);
+    if (verb != HANDOVER_WORKING) return silent ? std::optional(unanswered(fd)) : std::nullopt;
+  }
 }
 
 std::optional<Verdict> ask(const std::string& path, int fd, Clock::time_point deadline) {
   try {
     const sys::UniqueFd agent = connect_to(path, deadline);
     say(agent.get(), HANDOVER_RECOVER, {}, std::span(&fd, 1));
-    return hear(agent.get());
+    return hear(agent.get(), fd);
   } catch (const std::system_error&) {
     return std::nullopt;
   }
@@ -104,10 +125,7 @@ Verdict recover(const std::string& path, int fd, milliseconds patience) {
     if (auto verdict = ask(path, fd, deadline)) return *verdict;
     std::this_thread::sleep_for(kPause);
   }
-  const bool here = !conn::is_in_repair(fd);
-  return {here ? ETIMEDOUT : ENOTRECOVERABLE, here,
-          here ? "the agent does not answer"
-               : "the agent was ended in the middle, and did not come back"};
+  return unanswered(fd);
 }
 
 Verdict ask_to_move(int fd, std::string_view target, std::span<const std::byte> blob,
@@ -118,12 +136,13 @@ Verdict ask_to_move(int fd, std::string_view target, std::span<const std::byte> 
     throw std::system_error(EADDRNOTAVAIL, std::generic_category(),
                             "there is no node with so long a name");
   const std::string path = path_of_agent(options);
-  const sys::UniqueFd agent = connect_to(path, Clock::now() + options.patience);
+  const milliseconds patience = std::max(options.patience, kLeastPatience);
+  const sys::UniqueFd agent = connect_to(path, Clock::now() + patience);
   const sys::UniqueFd along = conn::make_blob(blob);
   const int descriptors[]{fd, along.get()};
   say(agent.get(), HANDOVER_MIGRATE, target, descriptors);
-  if (auto verdict = hear(agent.get())) return *verdict;
-  return recover(path, fd, options.patience);
+  if (auto verdict = hear(agent.get(), fd)) return *verdict;
+  return recover(path, fd, patience);
 }
 
 }  // namespace

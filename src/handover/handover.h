@@ -18,7 +18,8 @@
  * came here travels with the OFFER, and the program's library sends it, so that there is nothing left to be lost. Only where the agent is killed
  * between two of its last steps, some microseconds apart, the program closes the connection so that its client gets a RST.
  *
- * The other way round, a program gives a connection away over the same socket: MIGRATE, and after the transfer VERDICT. The agent freezes its own
+ * The other way round, a program gives a connection away over the same socket: MIGRATE, and after the transfer VERDICT; until then WORKING
+ * again and again, so that an agent that stands still is not waited for. The agent freezes its own
  * descriptor of it. Where it is killed meanwhile the program sees the end of the Unix connection, and sends RECOVER to the next one.
  *
  * A ticket is a TCP connection that the agent makes to the program's own listener, so that whatever the program waits in
@@ -46,6 +47,7 @@ enum handover_verb {
   HANDOVER_MIGRATE = 'M', /* program: the target's name follows; with the connection and the blob */
   /* program: the agent was ended in the middle of that; with the connection */
   HANDOVER_RECOVER = 'R',
+  HANDOVER_WORKING = 'W', /* agent: not decided yet; every HANDOVER_SIGN_MS */
   HANDOVER_VERDICT = 'V', /* agent: struct handover_verdict, and the reason as text */
 };
 
@@ -67,6 +69,8 @@ struct handover_verdict {
 
 /* Each wait for the agent ends after so long. It answers within a fraction of a millisecond. */
 enum { HANDOVER_PATIENCE_MS = 2000 };
+/* How often a program whose connection is being given away hears that it is. */
+enum { HANDOVER_SIGN_MS = 200 };
 
 /* What a program must know to take tickets: where the agent listens, and the addresses that its tickets come from. */
 struct handover_place {

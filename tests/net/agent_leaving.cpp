@@ -443,7 +443,7 @@ TEST_CASE("agent: a program that gives up its agent closes, and its client hears
   while (world.to_switch(60ms)) continue;
   auto outcome = std::async(std::launch::async, [&] {
     return migrate(std::move(leaving.connection), "s2", {},
-                   {.agent = leaving.agent(), .patience = 300ms});
+                   {.agent = leaving.agent(), .patience = 1s});
   });
   leaving.said(abi::WIRE_COMMIT);
   REQUIRE(world.stop(SIGKILL) == 128 + SIGKILL);

@@ -123,24 +123,43 @@ TEST_CASE("migrate: a descriptor is the caller's, whatever the agent says, unles
   CHECK_FALSE(lost.error().fd);
 }
 
-TEST_CASE(
-    "migrate: an agent that takes its time is waited for, patience is for one that has gone") {
+TEST_CASE("migrate: an agent that works is waited for, patience is for one that has gone") {
+  const auto work = [](const UniqueFd& channel) {
+    for (int i = 0; i < 12; ++i) {
+      handover_send(channel.get(), HANDOVER_WORKING, -1);
+      std::this_thread::sleep_for(100ms);
+    }
+    say(channel, 0, false);
+  };
   std::atomic<int> recovers = 0;
-  const PlayedAgent agent({[](const UniqueFd& channel, char) {
-                             std::this_thread::sleep_for(600ms);
-                             say(channel, 0, false);
-                           },
+  const PlayedAgent agent({[&](const UniqueFd& channel, char) { work(channel); },
                            [](const UniqueFd&, char) {},  // ends
                            [&](const UniqueFd& channel, char verb) {
                              recovers += verb == HANDOVER_RECOVER;
-                             std::this_thread::sleep_for(600ms);
-                             say(channel, 0, false);
-                           },
-                           [](const UniqueFd&, char) {}, [](const UniqueFd&, char) {}});
-  const MigrateOptions options{.agent = agent.path(), .patience = 200ms};
+                             work(channel);
+                           }});
+  const MigrateOptions options{.agent = agent.path(), .patience = 1s};
   CHECK(migrate(UniqueFd(Tcp().server.release()), "server2", {}, options));
   CHECK(migrate(UniqueFd(Tcp().server.release()), "server2", {}, options));
   CHECK(recovers == 1);
+}
+
+TEST_CASE("migrate: an agent that says nothing is given up, and hears of it first") {
+  std::atomic<bool> told = false;
+  const PlayedAgent agent({[&](const UniqueFd& channel, char) {
+    handover_send(channel.get(), HANDOVER_WORKING, -1);
+    told = !conn::receive_parcel(channel.get());
+  }});
+  Tcp tcp;
+  const int fd = tcp.server.get();
+  const auto outcome = migrate(UniqueFd(tcp.server.release()), "server2", {},
+                               {.agent = agent.path(), .patience = 1ms});
+  REQUIRE_FALSE(outcome);
+  CHECK(outcome.error().error == ETIMEDOUT);
+  CHECK(outcome.error().reason == "the agent does not answer");
+  CHECK(outcome.error().fd.get() == fd);
+  for (int i = 0; i < 50 && !told; ++i) std::this_thread::sleep_for(100ms);
+  CHECK(told);
 }
 
 TEST_CASE("migrate: a name that no server can have is the name of none") {
