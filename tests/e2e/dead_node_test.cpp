@@ -189,12 +189,22 @@ TEST_CASE("kill -9 of a dispatcher: clients frozen before their transfer was hea
   for (const auto& client : waiting.of[1]) client->send(kRestOfHead);
   REQUIRE(lab::wait_until(10s,
                           [&] { return in_transfer(lab, "dispatcher1") == waiting.of[1].size(); }));
+  // A client that repeats what it has sent, to whatever is there now, is reset by the kernel of its dispatcher's machine: these say no more.
+  const auto client_speaks = [&](const std::string& verb) {
+    for (const std::string family : {"-4", "-6"})
+      REQUIRE(run_in(*lab, "client1",
+                     {"ip", family, "rule", verb, "pref", "1", "ipproto", "tcp", "dport", "80",
+                      "blackhole"})
+                  .code == 0);
+  };
+  client_speaks("add");
   kill_now(pid);
   if (restart) lab.restart_role("dispatcher1");
   INFO(lab.logs());
   CHECK(ended(waiting.of[1]) == waiting.of[1].size());
   const std::string reason = restart ? "reset_restarted_dispatcher" : "reset_dead_dispatcher";
   CHECK(lab::wait_until(kBound, [&] { return counter(lab, reason) >= waiting.of[1].size(); }));
+  client_speaks("del");
   for (const auto& client : waiting.of[2]) CHECK(finishes(*client, small));
 }
 
