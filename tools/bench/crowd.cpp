@@ -170,7 +170,10 @@ std::vector<double> Crowd::ask_again(std::size_t count) {
   const int channel = members_.at(0).channel.get();
   for (std::size_t i = 0; i < count; ++i) {
     say_to(channel, std::to_string(i));
-    times.push_back(std::stod(next_message(channel)));
+    const std::string word = next_message(channel);
+    if (word.empty() || word.find_first_not_of("0123456789.e+-") != std::string::npos)
+      throw std::runtime_error("of the open connections: " + word);
+    times.push_back(std::stod(word));
   }
   return times;
 }

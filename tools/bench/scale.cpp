@@ -108,7 +108,7 @@ json live(const Plan& plan, OneServer& cluster) {
   result["with"] = look(plan, cluster);
   result["owned_flows_transferred"] = counter(cluster, "transferred");
   result["relayed"] = lab::role_status(*cluster, "dispatcher1").at("relayed");
-  const auto again = crowd.ask_again(2000);
+  const auto again = crowd.ask_again(plan.amount(2000));
   result["next_request_p50_us"] = percentile(again, 0.5);
   const auto fresh = fetches(cluster, plan.amount(1000));
   result["new_connection_p50_us"] = percentile(fresh, 0.5);

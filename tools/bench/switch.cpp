@@ -73,7 +73,7 @@ class Bench {
         f_(family(4)),
         rig_(Rig::make(backend, config::Limits().flows)),
         driver_(backend),
-        repeat_(plan.quick ? 50'000 : 300'000),
+        repeat_(plan.quick ? 50'000 : 150'000),
         empty_(memory_of(rig_->map("flows"))) {
     if (backend == Backend::kXdp) rig_->attach_xdp();
   }
@@ -139,7 +139,7 @@ class Bench {
   json measure() {
     std::vector<Line> all = lines();
     for (Line& line : all) line.fire();  // warms up
-    for (unsigned round = 0; round < plan_.rounds(9); ++round)
+    for (unsigned round = 0; round < plan_.rounds(7); ++round)
       for (Line& line : all) {
         lab::throw_if_interrupted();
         line.rounds.push_back(line.fire());
