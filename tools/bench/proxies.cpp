@@ -27,14 +27,14 @@ std::string nginx_frame(const std::string& http, unsigned workers = 0) {
 std::string haproxy_pair(const std::string& name, const std::string& own, std::uint16_t port,
                          const std::string& server, const std::string& option) {
   return "frontend " + name + "\n  bind " + own + ":" + text_of(port) +
-         " backlog 8192\n  default_backend to_" + name + "\nbackend to_" + name + "\n  " + option +
+         " backlog 511\n  default_backend to_" + name + "\nbackend to_" + name + "\n  " + option +
          "\n  server server1 " + server + "\n";
 }
 
 std::string nginx_pair(const std::string& own, std::uint16_t port, const std::string& to,
                        const std::string& connection) {
   return "  server {\n    listen " + own + ":" + text_of(port) +
-         " backlog=8192;\n    location / {\n      proxy_pass http://" + to +
+         " backlog=511;\n    location / {\n      proxy_pass http://" + to +
          ";\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"" + connection +
          "\";\n    }\n  }\n";
 }
@@ -42,7 +42,7 @@ std::string nginx_pair(const std::string& own, std::uint16_t port, const std::st
 }  // namespace
 
 std::string nginx_origin(const std::filesystem::path& documents, unsigned workers) {
-  return nginx_frame("  server {\n    listen 80 backlog=8192;\n    root " + documents.string() +
+  return nginx_frame("  server {\n    listen 80 backlog=511;\n    root " + documents.string() +
                          ";\n    open_file_cache max=1000;\n  }\n",
                      workers);
 }
