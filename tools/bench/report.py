@@ -62,14 +62,13 @@ class Report:
         self.add(f"![{alt}](benchmarks/{name}.svg)\n")
 
 
-def bars(axes, labels, series, log=False):
+def bars(axes, labels, series):
     width = 0.8 / len(series)
     for i, (name, values) in enumerate(series.items()):
         places = [x + (i - (len(series) - 1) / 2) * width for x in range(len(labels))]
         axes.bar(places, values, width, label=NAMES.get(name, name), color=COLOURS.get(name))
     axes.set_xticks(range(len(labels)), labels)
-    if log:
-        axes.set_yscale("log")
+    axes.set_ylim(top=1.3 * max(max(values) for values in series.values()))  # room for the legend
 
 
 def latency(report, result):
