@@ -11,6 +11,20 @@
 
 namespace tcpmig::agent {
 
+namespace {
+
+bool is_full(const sys::SocketInfo& listener) { return listener.recv_queue > listener.send_queue; }
+
+/// The first look nearly always comes before the child, since the agent is woken before the kernel has made it: so this must be cheap. A list
+/// of listeners is not: the kernel walks all buckets of a machine's table, once for each family. It is for those that one question does not
+/// find, as one that is bound to a device.
+bool would_drop(sys::SockDiag& diag, const sys::Endpoint& local, const sys::Endpoint& client) {
+  const auto listener = diag.find_listener(local, client);
+  return listener ? is_full(*listener) : backlog_full(diag, local);
+}
+
+}  // namespace
+
 bool Confirmations::look(Search& search, TimePoint now) {
   const Opened& opened = search.opened;
   const auto local = local_of(opened.flow, ntohs(opened.question.target_port));
@@ -18,7 +32,7 @@ bool Confirmations::look(Search& search, TimePoint now) {
     found_(opened, *socket);
     return true;
   }
-  search.backlog_full = search.backlog_full || backlog_full(diag_, local);
+  search.backlog_full = search.backlog_full || would_drop(diag_, local, client_of(opened.flow));
   if (++search.looks >= kLooks && (search.backlog_full || now >= search.give_up)) {
     absent_(opened, search.backlog_full);
     return true;
@@ -74,7 +88,7 @@ bool backlog_full(sys::SockDiag& diag, const sys::Endpoint& local) {
     const bool takes = socket.local.port == local.port &&
                        (!socket.local.address.is_set() || socket.local.address == local.address ||
                         socket.local.address.str() == "0.0.0.0");
-    if (takes && socket.recv_queue > socket.send_queue) full = true;
+    if (takes && is_full(socket)) full = true;
   });
   return full;
 }

@@ -89,8 +89,9 @@ std::string between(const Endpoint& local, const Endpoint& peer) {
 SockDiag::SockDiag()
     : fd_(open_netlink(NETLINK_SOCK_DIAG)), dump_fd_(open_netlink(NETLINK_SOCK_DIAG)) {}
 
-std::optional<SocketInfo> SockDiag::find(const Endpoint& local, const Endpoint& peer,
-                                         bool with_tcp_info) {
+/// Where no connection matches, the kernel answers with the listener.
+std::optional<SocketInfo> SockDiag::find_either(const Endpoint& local, const Endpoint& peer,
+                                                bool with_tcp_info) {
   if (local.address.is_ipv4() != peer.address.is_ipv4()) return {};
   NetlinkRequest request(SOCK_DIAG_BY_FAMILY, 0);
   auto& header = put_socket(request, local, peer, kAnyCookie);
@@ -99,8 +100,19 @@ std::optional<SocketInfo> SockDiag::find(const Endpoint& local, const Endpoint& 
   const auto outcome = exchange(fd_.get(), request, ++sequence_,
                                 [&](const nlmsghdr& message) { found = parse(message); });
   if (!succeeded("find " + between(local, peer), outcome, {ENOENT})) return {};
-  // Where no connection matches, the kernel answers with the listener.
+  return found;
+}
+
+std::optional<SocketInfo> SockDiag::find(const Endpoint& local, const Endpoint& peer,
+                                         bool with_tcp_info) {
+  auto found = find_either(local, peer, with_tcp_info);
   if (found && (found->local != local || found->peer != peer)) return {};
+  return found;
+}
+
+std::optional<SocketInfo> SockDiag::find_listener(const Endpoint& local, const Endpoint& peer) {
+  auto found = find_either(local, peer, false);
+  if (found && found->state != BPF_TCP_LISTEN) return {};
   return found;
 }
 

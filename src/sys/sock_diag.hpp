@@ -35,6 +35,9 @@ class SockDiag {
   /// The connected socket with this four-tuple (TIME_WAIT included), or nullopt.
   std::optional<SocketInfo> find(const Endpoint& local, const Endpoint& peer,
                                  bool with_tcp_info = false);
+  /// The listener that would take a connection with this four-tuple, one of several by SO_REUSEPORT as the kernel would choose; nullopt:
+  /// there is none, or there is a connection. Unlike a list it does not walk the kernel's tables.
+  std::optional<SocketInfo> find_listener(const Endpoint& local, const Endpoint& peer);
   /// Ends the socket without a packet being promised (SOCK_DESTROY; also removes TIME_WAIT). False: none there.
   /// ENOTSUP/EOPNOTSUPP (no CONFIG_INET_DIAG_DESTROY) throws.
   bool destroy(const Endpoint& local, const Endpoint& peer);
@@ -46,6 +49,8 @@ class SockDiag {
   bool for_each(std::uint32_t states, const std::function<void(const SocketInfo&)>& visit);
 
  private:
+  std::optional<SocketInfo> find_either(const Endpoint& local, const Endpoint& peer,
+                                        bool with_tcp_info);
   UniqueFd fd_;
   UniqueFd dump_fd_;
   std::uint32_t sequence_ = 0;

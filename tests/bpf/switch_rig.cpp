@@ -13,6 +13,7 @@
 #include <stdexcept>
 
 #include "bpf/lib_host.hpp"
+#include "config/config.hpp"
 #include "switch_tc.skel.h"
 #include "switch_xdp.skel.h"
 #include "sys/check.hpp"
@@ -22,6 +23,7 @@ namespace {
 
 using tcpmig::sys::check_errno;
 
+constexpr std::uint32_t kSmall = 1024;  // entries of a test's tables
 constexpr const char* kInterfaces[] = {"clients0", "nodes0", "nodes1"};
 constexpr const char* kCounterNames[] = {
 #define X(name, json, text) json,
@@ -29,14 +31,14 @@ constexpr const char* kCounterNames[] = {
 #undef X
 };
 
-bpf_object* load(Backend backend) {
+bpf_object* load(Backend backend, std::uint32_t flows, std::uint32_t affinity) {
   std::size_t size = 0;
   const void* bytes =
       backend == Backend::kTc ? switch_tc__elf_bytes(&size) : switch_xdp__elf_bytes(&size);
   bpf_object* object = bpf_object__open_mem(bytes, size, nullptr);
   if (object == nullptr) throw std::runtime_error("open the switch's programs");
-  for (const char* name : {"flows", "affinity"})
-    bpf_map__set_max_entries(bpf_object__find_map_by_name(object, name), 1024);
+  bpf_map__set_max_entries(bpf_object__find_map_by_name(object, "flows"), flows);
+  bpf_map__set_max_entries(bpf_object__find_map_by_name(object, "affinity"), affinity);
   check_errno("load the switch's programs", bpf_object__load(object));
   return object;
 }
@@ -54,11 +56,11 @@ Action action_of(Backend backend, std::uint32_t verdict) {
   throw std::runtime_error("verdict " + std::to_string(verdict));
 }
 
-abi::siphash_key key_of_node(unsigned node, unsigned slot) {
+}  // namespace
+
+abi::siphash_key key_of_sender(unsigned node, unsigned slot) {
   return {0x1234567800000000U + node * 2 + slot, 0x8765432100000000U + node};
 }
-
-}  // namespace
 
 std::uint64_t now_ns() {
   timespec t{};
@@ -74,12 +76,19 @@ View Result::view() const {
 }
 
 Rig& Rig::get(Backend backend) {
-  static Rig tc(Backend::kTc);
-  static Rig xdp(Backend::kXdp);
+  static Rig tc(Backend::kTc, kSmall, kSmall);
+  static Rig xdp(Backend::kXdp, kSmall, kSmall);
   return backend == Backend::kTc ? tc : xdp;
 }
 
-Rig::Rig(Backend backend) : backend_(backend), object_(load(backend)) {}
+std::unique_ptr<Rig> Rig::make(Backend backend, std::uint32_t flows) {
+  std::unique_ptr<Rig> rig(new Rig(backend, flows, tcpmig::config::Limits().affinity));
+  rig->fill_tables();
+  return rig;
+}
+
+Rig::Rig(Backend backend, std::uint32_t flows, std::uint32_t affinity)
+    : backend_(backend), object_(load(backend, flows, affinity)) {}
 
 int Rig::program(const std::string& role) const {
   const std::string name = (backend_ == Backend::kTc ? "switch_tc_" : "switch_xdp_") + role;
@@ -149,8 +158,8 @@ void Rig::fill_tables() {
     abi::node_entry entry{};
     entry.address4 = family(4).node(static_cast<int>(node)).raw();
     entry.address6 = family(6).node(static_cast<int>(node)).raw();
-    entry.keys.key[0] = key_of_node(node, 0);
-    entry.keys.key[1] = key_of_node(node, 1);
+    entry.keys.key[0] = key_of_sender(node, 0);
+    entry.keys.key[1] = key_of_sender(node, 1);
     entry.keys.key_id[1] = 1;
     entry.ifindex = ::if_nametoindex(node == 4 ? "nodes1" : "nodes0");
     entry.role = node == 1 || node == 5 ? abi::NODE_DISPATCHER : abi::NODE_SERVER;
@@ -344,12 +353,12 @@ Packet World::tcp_out(int node, packets::Tcp tcp, std::uint8_t ttl) const {
 }
 
 void tag(abi::wire_header& header) {
-  const abi::siphash_key key = key_of_node(ntohs(header.sender), header.key_id & 1U);
+  const abi::siphash_key key = key_of_sender(ntohs(header.sender), header.key_id & 1U);
   header.switch_tag = abi::siphash_words(&key, &header, abi::WIRE_TAGGED / 8);
 }
 
 bool tagged_for(const abi::wire_header& header, unsigned node) {
-  const abi::siphash_key key = key_of_node(node, header.key_id & 1U);
+  const abi::siphash_key key = key_of_sender(node, header.key_id & 1U);
   return header.switch_tag == abi::siphash_words(&key, &header, abi::WIRE_TAGGED / 8);
 }
 

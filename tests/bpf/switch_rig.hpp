@@ -80,6 +80,8 @@ class Rig {
  public:
   /// Loaded once per process. Throws where the machine cannot do it.
   static Rig& get(Backend backend);
+  /// One of its own, with default tables, whose flow table holds `flows` entries.
+  static std::unique_ptr<Rig> make(Backend backend, std::uint32_t flows);
 
   /// As a fresh start: no flows, default tables.
   void reset();
@@ -125,7 +127,7 @@ class Rig {
   Rig& operator=(const Rig&) = delete;
 
  private:
-  explicit Rig(Backend backend);
+  Rig(Backend backend, std::uint32_t flows, std::uint32_t affinity);
   void fill_tables();
   abi::traffic traffic(const std::string& map_name, std::uint32_t index);
   template <typename Key>
@@ -162,6 +164,8 @@ class World {
 abi::flow_key key_of(const Family& f, std::uint16_t client_port = kClientPort);
 std::uint64_t now_ns();
 
+/// What a node shares with the switch.
+abi::siphash_key key_of_sender(unsigned node, unsigned slot);
 /// Tags a header for the switch, with the key of its sender.
 void tag(abi::wire_header& header);
 /// A COMMIT as a dispatcher sends it; every one has a new message number.

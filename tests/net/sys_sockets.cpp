@@ -254,6 +254,29 @@ TEST_CASE("sock_diag: neither the listener nor another connection is taken for t
       c.server_name, {address(c.client_name.address.is_ipv4() ? "2001:db8::1" : "192.0.2.1"), 1}));
 }
 
+TEST_CASE("sock_diag: the listener that would take a connection is found, with its queue") {
+  if (cannot_run_here()) return;
+  const Namespace space("diag");
+  const auto inside = space.enter();
+  const auto [listen, connect] = families();
+  const Connection c({address(listen), 8000}, {address(connect), 8000});
+  sys::SockDiag diag;
+  Endpoint nobody = c.client_name;
+  nobody.port = static_cast<std::uint16_t>(nobody.port ^ 1);
+  const auto idle = diag.find_listener(c.server_name, nobody);
+  REQUIRE(idle);
+  CHECK(idle->state == BPF_TCP_LISTEN);
+  CHECK(idle->local.port == 8000);
+  CHECK(idle->recv_queue == 0);
+  CHECK(idle->send_queue > 0);
+  const UniqueFd waits = connected_socket({address(connect), 8000});
+  const auto busy = diag.find_listener(c.server_name, nobody);
+  REQUIRE(busy);
+  CHECK(busy->recv_queue == 1);
+  CHECK_FALSE(diag.find_listener(c.server_name, c.client_name));  // there is a connection
+  CHECK_FALSE(diag.find_listener({c.server_name.address, 8001}, nobody));
+}
+
 TEST_CASE("sock_diag: a connection is destroyed, and only this one") {
   if (cannot_run_here()) return;
   const Namespace space("diag");
