@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <system_error>
 
@@ -48,8 +49,9 @@ std::string explanation_of(const nlmsghdr& message) {
 /// One exchange: replies are fed in until the kernel has said its last.
 class Conversation {
  public:
-  Conversation(std::uint32_t sequence, const std::function<void(const nlmsghdr&)>& visit)
-      : sequence_(sequence), visit_(visit) {}
+  /// `one`: the first message with data is the last.
+  Conversation(std::uint32_t sequence, bool one, const std::function<void(const nlmsghdr&)>& visit)
+      : sequence_(sequence), one_(one), visit_(visit) {}
 
   void take(std::span<const char> datagram) {
     int left = static_cast<int>(datagram.size());
@@ -65,8 +67,10 @@ class Conversation {
     if ((message.nlmsg_flags & NLM_F_DUMP_INTR) != 0) interrupted_ = true;
     if (message.nlmsg_type == NLMSG_ERROR || message.nlmsg_type == NLMSG_DONE)
       finish(message);
-    else if (message.nlmsg_type >= NLMSG_MIN_TYPE && visit_)
+    else if (message.nlmsg_type >= NLMSG_MIN_TYPE && visit_) {
       visit_(message);
+      finished_ = one_;
+    }
   }
 
   /// Both begin with an int, 0 or -errno (in DONE it may be absent).
@@ -81,6 +85,7 @@ class Conversation {
   }
 
   std::uint32_t sequence_;
+  bool one_;
   const std::function<void(const nlmsghdr&)>& visit_;
   bool finished_ = false;
   bool interrupted_ = false;
@@ -190,20 +195,34 @@ UniqueFd open_netlink(int protocol) {
   return fd;
 }
 
+namespace {
+
+NetlinkOutcome converse(int fd, nlmsghdr* message, Conversation conversation) {
+  sockaddr_nl kernel{};
+  kernel.nl_family = AF_NETLINK;
+  check("send to netlink", ::sendto(fd, message, message->nlmsg_len, 0,
+                                    reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel));
+  const auto memory = std::make_unique_for_overwrite<char[]>(kReceiveSize);
+  const std::span buffer(memory.get(), kReceiveSize);
+  while (!conversation.finished()) conversation.take(buffer.first(receive(fd, buffer)));
+  return conversation.outcome();
+}
+
+}  // namespace
+
 NetlinkOutcome exchange(int fd, NetlinkRequest& request, std::uint32_t sequence,
                         const std::function<void(const nlmsghdr&)>& visit) {
   nlmsghdr* message = request.message();
   message->nlmsg_seq = sequence;
   // NLM_F_DUMP is two bits, one of which is also NLM_F_EXCL of the requests that make something
   if ((message->nlmsg_flags & NLM_F_DUMP) != NLM_F_DUMP) message->nlmsg_flags |= NLM_F_ACK;
-  sockaddr_nl kernel{};
-  kernel.nl_family = AF_NETLINK;
-  check("send to netlink", ::sendto(fd, message, message->nlmsg_len, 0,
-                                    reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel));
-  std::vector<char> buffer(kReceiveSize);
-  Conversation conversation(sequence, visit);
-  while (!conversation.finished()) conversation.take(std::span(buffer).first(receive(fd, buffer)));
-  return conversation.outcome();
+  return converse(fd, message, Conversation(sequence, false, visit));
+}
+
+NetlinkOutcome ask(int fd, NetlinkRequest& request, std::uint32_t sequence,
+                   const std::function<void(const nlmsghdr&)>& visit) {
+  request.message()->nlmsg_seq = sequence;
+  return converse(fd, request.message(), Conversation(sequence, true, visit));
 }
 
 bool succeeded(const std::string& what, const NetlinkOutcome& outcome,

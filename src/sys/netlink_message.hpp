@@ -75,6 +75,9 @@ struct NetlinkOutcome {
 /// Throws only when the socket itself fails.
 NetlinkOutcome exchange(int fd, NetlinkRequest& request, std::uint32_t sequence,
                         const std::function<void(const nlmsghdr&)>& visit = {});
+/// The same for a question that one message answers: no acknowledgement behind it is asked for.
+NetlinkOutcome ask(int fd, NetlinkRequest& request, std::uint32_t sequence,
+                   const std::function<void(const nlmsghdr&)>& visit);
 
 /// False if the outcome is one of `tolerated`; any other error is thrown: "what (explanation):
 /// errno text".

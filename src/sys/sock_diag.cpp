@@ -97,9 +97,10 @@ std::optional<SocketInfo> SockDiag::find_either(const Endpoint& local, const End
   auto& header = put_socket(request, local, peer, kAnyCookie);
   if (with_tcp_info) header.idiag_ext = 1 << (INET_DIAG_INFO - 1);
   std::optional<SocketInfo> found;
-  const auto outcome = exchange(fd_.get(), request, ++sequence_,
-                                [&](const nlmsghdr& message) { found = parse(message); });
-  if (!succeeded("find " + between(local, peer), outcome, {ENOENT})) return {};
+  const auto outcome = ask(fd_.get(), request, ++sequence_,
+                           [&](const nlmsghdr& message) { found = parse(message); });
+  if (outcome.error != 0 && outcome.error != ENOENT)
+    succeeded("find " + between(local, peer), outcome);  // throws
   return found;
 }
 
