@@ -2,6 +2,7 @@
 #include "switch/host.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include "switch/datapath.hpp"
 #include "sys/errors.hpp"
@@ -168,11 +169,12 @@ std::vector<sys::Route> Host::vip_routes(const config::Config& config, bool ipv4
       std::ranges::min(all, {}, [&](const sys::Route& route) { return mtu_of(route); });
   sys::Route route = dispatchers.front();
   if (mtu_of(smallest) < mtu_of(route)) route.mtu = mtu_of(smallest);
+  std::set<sys::Address> vips;  // one may have several services
   for (const config::Service& service : config.services) {
     const sys::Address& vip = ipv4 ? service.vip4 : service.vip6;
-    if (!vip.is_set()) continue;
+    if (!vip.is_set() || !vips.insert(vip).second) continue;
     route.destination = {vip, ipv4 ? 32 : 128};
-    if (std::find(routes.begin(), routes.end(), route) == routes.end()) routes.push_back(route);
+    routes.push_back(route);
   }
   return routes;
 }

@@ -216,8 +216,10 @@ void Steering::detach_others(const Host& host) {
 }
 
 void Steering::set_routes(const Host& host) {
-  routes_ = host.wanted_routes(config_);
-  for (const sys::Route& route : routes_) try {
+  const std::vector<sys::Route> routes = host.wanted_routes(config_);
+  ledger_.expect_routes(routes);
+  for (const sys::Route& route : routes) try {
+      routes_[route.destination.str()] = route;
       ledger_.add_route(route);
     } catch (const std::system_error& error) {
       if (error.code().value() != EEXIST) throw;
@@ -231,14 +233,10 @@ void Steering::set_routes(const Host& host) {
 /// any more goes only when another takes its place: a node that cannot be reached just now keeps
 /// its route.
 void Steering::repair_route(const sys::Route& route) {
-  const auto old = std::find_if(routes_.begin(), routes_.end(), [&](const sys::Route& other) {
-    return other.destination == route.destination;
-  });
-  if (old == routes_.end()) {
-    routes_.push_back(route);
-  } else if (*old != route) {
-    ledger_.remove_route(*old);
-    *old = route;
+  const auto [old, is_new] = routes_.try_emplace(route.destination.str(), route);
+  if (!is_new && old->second != route) {
+    ledger_.remove_route(old->second);
+    old->second = route;
   }
   ledger_.add_route(route);
 }

@@ -69,7 +69,7 @@ class Steering {
   std::optional<Programs> programs_;
   bool is_fresh_ = false;  ///< the flow table was made by this up()
   std::optional<DispatcherChoice> choice_;
-  std::vector<sys::Route> routes_;
+  std::map<std::string, sys::Route> routes_;  ///< by destination
   std::map<std::string, std::string> troubles_;
   std::chrono::steady_clock::time_point next_sweep_{};
 };

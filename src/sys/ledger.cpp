@@ -9,10 +9,14 @@
 #include <array>
 #include <exception>
 #include <fstream>
+#include <iterator>
+#include <list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
 #include <system_error>
+#include <unordered_map>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -41,8 +45,13 @@ using Change = std::variant<Sysctl, Route, Rule, InterfaceAddress>;
 
 struct Entry {
   Change change;
-  bool touched = true;  ///< wanted by this run (an adoption clears it)
+  bool touched = true;    ///< wanted by this run (an adoption clears it)
+  bool expected = false;  ///< written down, and not made yet
 };
+using Entries = std::list<Entry>;  // in the order in which they were made
+
+/// What is given back before the file says so is given back again after kill -9, which changes nothing.
+constexpr std::size_t kGivenBackUnsaved = 256;
 
 // ---- as JSON
 
@@ -178,15 +187,22 @@ struct Ledger::State {
   Netlink& netlink;
   std::filesystem::path proc_sys;
   std::string place = this_place();
-  std::vector<Entry> entries{};
+  Entries entries{};
+  std::unordered_map<std::string, Entries::iterator> by_name{};  ///< by describe()
 
   void load();
   void save() const;
+  Entry& remember(Entry entry);
+  void drop(Entries::iterator entry);
   void forget(const Change& change);
 
   void set(const std::string& name, const std::string& value);
   template <typename Kind>
   void add(const Kind& wanted);
+  template <typename Kind>
+  void clear_the_way(const Kind& wanted);
+  void expect(std::span<const Route> routes);
+  void make_or_forget(Entry& entry, const auto& wanted);
   Entry* find(const std::string& description);
 
   // true: made; false: it was there
@@ -218,7 +234,7 @@ void Ledger::State::load() {
       std::filesystem::remove(file);
       return;
     }
-    for (const Json& entry : json.at("entries")) entries.push_back({change_from(entry)});
+    for (const Json& entry : json.at("entries")) remember({change_from(entry)});
   } catch (const std::exception& error) {
     throw std::runtime_error(file.string() +
                              " is not a ledger of tcpmig (move it away): " + error.what());
@@ -244,9 +260,20 @@ void Ledger::State::save() const {
   std::filesystem::rename(aside, file);
 }
 
+Entry& Ledger::State::remember(Entry entry) {
+  entries.push_back(std::move(entry));
+  by_name[describe(entries.back().change)] = std::prev(entries.end());
+  return entries.back();
+}
+
+void Ledger::State::drop(Entries::iterator entry) {
+  by_name.erase(describe(entry->change));
+  entries.erase(entry);
+}
+
 void Ledger::State::forget(const Change& change) {
-  const std::string what = describe(change);
-  std::erase_if(entries, [&](const Entry& entry) { return describe(entry.change) == what; });
+  const auto found = by_name.find(describe(change));
+  if (found != by_name.end()) drop(found->second);
   save();
 }
 
@@ -259,7 +286,7 @@ void Ledger::State::set(const std::string& name, const std::string& value) {
   if (held != nullptr) held->touched = true;
   if (found == wanted) return;
   const bool is_new = held == nullptr;
-  if (is_new) held = &entries.emplace_back(Sysctl{name, found, {}});
+  if (is_new) held = &remember({Sysctl{name, found, {}}});
   auto& ours = std::get<Sysctl>(held->change).ours;
   ours.push_back(wanted);
   save();
@@ -275,32 +302,58 @@ void Ledger::State::set(const std::string& name, const std::string& value) {
   save();
 }
 
-template <typename Kind>
-void Ledger::State::add(const Kind& wanted) {
-  if (Entry* held = find(describe(wanted))) {
-    held->touched = true;
-    make(wanted);
-    return;
-  }
-  give_back([&](const Entry& entry) {
-    const Kind* old = std::get_if<Kind>(&entry.change);
-    return old != nullptr && !entry.touched && in_the_way(*old, wanted);
-  });
-  if (is_there(wanted)) return;
-  entries.push_back({wanted});
-  save();
+/// Recorded already. What was there is not ours.
+void Ledger::State::make_or_forget(Entry& entry, const auto& wanted) {
   try {
-    if (!make(wanted)) forget(wanted);
+    if (make(wanted))
+      entry.expected = false;
+    else
+      forget(wanted);
   } catch (...) {
     forget(wanted);
     throw;
   }
 }
 
+template <typename Kind>
+void Ledger::State::clear_the_way(const Kind& wanted) {
+  give_back([&](const Entry& entry) {
+    const Kind* old = std::get_if<Kind>(&entry.change);
+    return old != nullptr && !entry.touched && in_the_way(*old, wanted);
+  });
+}
+
+template <typename Kind>
+void Ledger::State::add(const Kind& wanted) {
+  if (Entry* held = find(describe(wanted))) {
+    held->touched = true;
+    if (held->expected)
+      make_or_forget(*held, wanted);
+    else
+      make(wanted);
+    return;
+  }
+  clear_the_way(wanted);
+  if (is_there(wanted)) return;
+  Entry& entry = remember({wanted});
+  save();
+  make_or_forget(entry, wanted);
+}
+
+void Ledger::State::expect(std::span<const Route> routes) {
+  const std::size_t before = entries.size();
+  const bool stale = std::ranges::any_of(entries, [](const Entry& one) { return !one.touched; });
+  for (const Route& route : routes) {
+    if (find(describe(route)) != nullptr) continue;
+    if (stale) clear_the_way(route);
+    remember({.change = route, .touched = true, .expected = true});
+  }
+  if (entries.size() != before) save();
+}
+
 Entry* Ledger::State::find(const std::string& description) {
-  const auto found = std::ranges::find_if(
-      entries, [&](const Entry& entry) { return describe(entry.change) == description; });
-  return found == entries.end() ? nullptr : &*found;
+  const auto found = by_name.find(description);
+  return found == by_name.end() ? nullptr : &*found->second;
 }
 
 bool Ledger::State::make(const InterfaceAddress& address) {
@@ -336,19 +389,36 @@ void Ledger::State::revert(const InterfaceAddress& address) {
 template <typename Wanted>
 void Ledger::State::give_back(Wanted&& wanted) {
   std::exception_ptr first;
-  for (std::size_t i = entries.size(); i-- > 0;) {
-    if (!wanted(entries[i])) continue;
+  std::size_t unsaved = 0;
+  const auto save_now = [&] {
+    save();
+    unsaved = 0;
+  };
+  const auto attempt = [&](const auto& step) {
     try {
-      std::visit([&](const auto& change) { revert(change); }, entries[i].change);
-      entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(i));
-      save();
+      step();
+      return true;
     } catch (const std::exception& error) {
       if (first)
         spdlog::warn("{}", error.what());
       else
         first = std::current_exception();
+      return false;
     }
+  };
+  for (auto next = entries.end(); next != entries.begin();) {
+    const auto entry = std::prev(next);
+    const auto revert_it = [&] {
+      std::visit([&](const auto& change) { revert(change); }, entry->change);
+    };
+    if (!wanted(*entry) || !attempt(revert_it)) {
+      next = entry;
+      continue;
+    }
+    drop(entry);
+    if (++unsaved == kGivenBackUnsaved) attempt(save_now);
   }
+  if (unsaved > 0) attempt(save_now);
   if (first) std::rethrow_exception(first);
 }
 
@@ -368,6 +438,7 @@ void Ledger::set_sysctl(const std::string& name, const std::string& value) {
 }
 
 void Ledger::add_route(const Route& route) { state_->add(route); }
+void Ledger::expect_routes(std::span<const Route> routes) { state_->expect(routes); }
 void Ledger::add_rule(const Rule& rule) { state_->add(rule); }
 void Ledger::add_address(const std::string& link, const Prefix& prefix) {
   state_->add(InterfaceAddress{link, prefix});

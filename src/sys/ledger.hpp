@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "sys/netlink.hpp"
@@ -23,6 +24,8 @@ class Ledger {
   /// Path below /proc/sys with dots or slashes ("net.ipv4.ip_forward"). Records the value found, once. No-op when it has `value`.
   void set_sysctl(const std::string& name, const std::string& value);
   void add_route(const Route& route);
+  /// Writes down, all at once, what add_route() is about to make of each: for many. (The file is written anew for each change.)
+  void expect_routes(std::span<const Route> routes);
   void add_rule(const Rule& rule);
   void add_address(const std::string& link, const Prefix& prefix);
   void remove_route(const Route& route);  ///< only what the ledger holds

@@ -241,3 +241,46 @@ TEST_CASE("role paths: no dot reaches bpffs") {
   CHECK(paths.pins("agent") == "/sys/fs/bpf/tcpmig/default/server1:example:org/agent");
   CHECK(paths.socket("agent") == "/run/tcpmig/default/server1.example.org/agent.sock");
 }
+
+TEST_CASE("ledger: many routes are written down at once, and given back") {
+  if (cannot_run_here()) return;
+  const Pair pair;
+  const fs::path file = fs::temp_directory_path() / (pair.left.name() + ".ledger.json");
+  const auto inside = pair.left.enter();
+  sys::Netlink netlink;
+  std::vector<sys::Route> routes;
+  for (int i = 0; i < 600; ++i)
+    routes.push_back({.destination = prefix("198.18." + std::to_string(i / 200) + "." +
+                                            std::to_string(i % 200 + 1) + "/32"),
+                      .gateway = address("10.9.0.2")});
+  const auto recorded = [&] {
+    std::ifstream input(file);
+    const std::string text{std::istreambuf_iterator<char>(input), {}};
+    std::size_t count = 0;
+    for (auto at = text.find("198.18."); at != std::string::npos; at = text.find("198.18.", at + 1))
+      ++count;
+    return count;
+  };
+
+  netlink.add_route(routes[7]);  // was there
+  sys::Ledger ledger(file, netlink);
+  ledger.expect_routes(routes);
+  CHECK(recorded() == routes.size());
+  for (const sys::Route& route : routes) ledger.add_route(route);
+  CHECK(recorded() == routes.size() - 1);
+  ledger.undo();
+  CHECK_FALSE(fs::exists(file));
+  CHECK(netlink.remove_route(routes[7]));
+  for (const sys::Route& route : routes) CHECK_FALSE(netlink.remove_route(route));
+
+  run_and_kill([&] {
+    sys::Netlink own;
+    sys::Ledger half(file, own);
+    half.expect_routes(routes);
+    for (std::size_t i = 0; i < routes.size() / 2; ++i) half.add_route(routes[i]);
+  });
+  CHECK(recorded() == routes.size());
+  sys::Ledger(file, netlink).undo();
+  CHECK_FALSE(fs::exists(file));
+  for (const sys::Route& route : routes) CHECK_FALSE(netlink.remove_route(route));
+}
