@@ -42,17 +42,24 @@ std::optional<std::span<const std::byte>> read_some(int fd, std::span<std::byte>
   return std::nullopt;
 }
 
-asio::awaitable<Reading> read_head(Worker& worker, sys::Waiter& waiter) {
-  const std::size_t limit = worker.shared().config.limits.head_bytes;
+/// Most heads are there when the connection is accepted: only a client that has to be waited for goes to epoll, and has a deadline.
+asio::awaitable<Reading> read_head(Worker& worker, sys::UniqueFd& fd,
+                                   std::optional<sys::Waiter>& waiter) {
+  const config::Config& config = worker.shared().config;
+  const std::size_t limit = config.limits.head_bytes;
   Reading reading;
   http::HeadReader reader(limit);
   for (;;) {
-    const auto chunk = read_some(waiter.fd(), worker.read_buffer());
+    const auto chunk = read_some(waiter ? waiter->fd() : fd.get(), worker.read_buffer());
     if (!chunk) co_return reading;
     reading.bytes.insert(reading.bytes.end(), chunk->begin(), chunk->end());
     if (chunk->empty()) {
-      if (co_await waiter.readable()) continue;
-      reading.status = waiter.expired() ? 408 : 0;
+      if (!waiter) {
+        waiter.emplace(worker.io(), std::move(fd));
+        waiter->expire_after(config.timeouts.head);
+      }
+      if (co_await waiter->readable()) continue;
+      reading.status = waiter->expired() ? 408 : 0;
       reading.why = "no complete request head in time";
       co_return reading;
     }
@@ -223,7 +230,7 @@ asio::awaitable<void> pass_on(Worker& worker, Asking asking, const config::Servi
 }
 
 /// Waits for the request's head, within limits.waiting and timeouts.head.
-asio::awaitable<Reading> wait_for_head(Worker& worker, sys::Waiter& waiter) {
+asio::awaitable<Reading> wait_for_head(Worker& worker, sys::UniqueFd& fd) {
   Shared& shared = worker.shared();
   const Counted waiting(shared.stats.waiting);
   if (shared.stats.waiting.load() > static_cast<std::int64_t>(shared.config.limits.waiting)) {
@@ -233,8 +240,10 @@ asio::awaitable<Reading> wait_for_head(Worker& worker, sys::Waiter& waiter) {
     full.why = "too many connections wait for their request";
     co_return full;
   }
-  waiter.expire_after(shared.config.timeouts.head);
-  co_return co_await read_head(worker, waiter);
+  std::optional<sys::Waiter> waiter;
+  Reading reading = co_await read_head(worker, fd, waiter);
+  if (waiter) fd = waiter->release();
+  co_return reading;
 }
 
 }  // namespace
@@ -242,14 +251,12 @@ asio::awaitable<Reading> wait_for_head(Worker& worker, sys::Waiter& waiter) {
 asio::awaitable<void> serve(Worker& worker, sys::UniqueFd fd, const config::Service& service,
                             std::uint64_t accepted_ns) {
   Shared& shared = worker.shared();
-  sys::Waiter waiter(worker.io(), std::move(fd));
-  Reading reading = co_await wait_for_head(worker, waiter);
+  Reading reading = co_await wait_for_head(worker, fd);
   const Stamps stamps{.accepted = accepted_ns, .head = monotonic_ns()};
-  sys::UniqueFd client = waiter.release();
   if (!reading.head) {
     OwnAnswer own{reading.status, std::move(reading.why)};
     if (own.status != 0)
-      co_await answer(worker, std::move(client), std::move(own));
+      co_await answer(worker, std::move(fd), std::move(own));
     else
       shared.stats.add(Counter::kGoneWaiting);
     co_return;
@@ -257,16 +264,16 @@ asio::awaitable<void> serve(Worker& worker, sys::UniqueFd fd, const config::Serv
   shared.stats.add(Counter::kHeads);
   if (shared.stopping.load()) {
     OwnAnswer own{503, "the dispatcher is going down", reading.head->method == "HEAD"};
-    co_await answer(worker, std::move(client), std::move(own));
+    co_await answer(worker, std::move(fd), std::move(own));
     co_return;
   }
   if (const auto choice = choose(shared, service, *reading.head)) {
-    Asking asking{std::move(client), std::move(reading.bytes), std::move(*reading.head),
+    Asking asking{std::move(fd), std::move(reading.bytes), std::move(*reading.head),
                   reading.head_length, stamps};
     co_await pass_on(worker, std::move(asking), service, *choice);
   } else {
     OwnAnswer own{404, "no route for this request", reading.head->method == "HEAD"};
-    co_await answer(worker, std::move(client), std::move(own));
+    co_await answer(worker, std::move(fd), std::move(own));
   }
 }
 
