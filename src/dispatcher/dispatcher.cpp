@@ -83,6 +83,18 @@ void raise_descriptor_limit(std::uint32_t waiting) {
         waiting, limit.rlim_max);
 }
 
+/// Each event loop has a listener of its own for each service, and the kernel spreads the clients over them. Where these would take too
+/// large a part of the descriptors that this process may have, the services are spread over the event loops.
+bool too_many_listeners(const config::Config& config, unsigned workers) {
+  constexpr rlim_t kShare = 4;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return false;
+  rlim_t listeners = 0;
+  for (const config::Service& service : config.services)
+    listeners += static_cast<rlim_t>(service.vip4.is_set()) + service.vip6.is_set();
+  return listeners * workers > limit.rlim_cur / kShare;
+}
+
 unsigned worker_count(const config::Node& self) {
   const unsigned wanted =
       self.workers != 0 ? self.workers : std::max(1U, std::thread::hardware_concurrency());
@@ -211,6 +223,7 @@ int run(const config::Config& config, const config::Node& self) {
   }
   ledger.finish_adoption();
   sys::Tun tun("tcpmig0");
+  const unsigned count = worker_count(self);
   Shared shared{config,
                 self,
                 std::move(secret),
@@ -221,14 +234,16 @@ int run(const config::Config& config, const config::Node& self) {
                 {},
                 {},
                 {},
-                std::vector<std::atomic<std::uint64_t>>(config.pools.size())};
+                std::vector<std::atomic<std::uint64_t>>(config.pools.size()),
+                count,
+                too_many_listeners(config, count)};
   asio::io_context io(1);
   asio::signal_set signals(io, SIGTERM, SIGINT);
   signals.async_wait([&](boost::system::error_code, int) { io.stop(); });
   ControlPort port(io, shared);
   introduce(io, port);
   Workers workers;
-  for (unsigned i = 0; i < worker_count(self); ++i)
+  for (unsigned i = 0; i < count; ++i)
     workers.push_back(std::make_unique<Worker>(shared, static_cast<std::uint8_t>(i)));
   port.serve();
 
@@ -239,8 +254,9 @@ int run(const config::Config& config, const config::Node& self) {
     std::vector<std::jthread> threads;
     const Stopping stopping(workers);  // before the threads are joined, whatever happens
     for (const auto& worker : workers) threads.emplace_back([&worker] { worker->run(); });
-    spdlog::info("dispatcher {} serves {} service(s) with {} event loop(s)", self.name,
-                 config.services.size(), workers.size());
+    spdlog::info("dispatcher {} serves {} service(s) with {} event loop(s){}", self.name,
+                 config.services.size(), workers.size(),
+                 shared.one_loop_each ? ", each with one, for want of descriptors" : "");
     io.run();
     drain(io, shared, workers, port);
   }

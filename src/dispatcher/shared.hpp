@@ -50,6 +50,9 @@ struct Shared {
   std::atomic<std::uint32_t> switch_boot{0};      ///< as it has last said; 0: not yet
   std::atomic<bool> stopping{false};              ///< no new transfer
   std::vector<std::atomic<std::uint64_t>> turns;  ///< by index of the pool in config.pools
+  const unsigned workers;
+  /// So many services that each is listened to by one event loop, not by all.
+  const bool one_loop_each;
 
   [[nodiscard]] const config::Pool& pool(const config::Route& route) const {
     return *config.find_pool(route.pool);

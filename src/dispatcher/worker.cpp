@@ -86,6 +86,7 @@ Worker::Worker(Shared& shared, std::uint8_t lane)
   if (shared.network.switch4().is_set()) open_udp(shared.self.address4, udp4_);
   if (shared.network.switch6().is_set()) open_udp(shared.self.address6, udp6_);
   for (const config::Service& service : shared.config.services) {
+    if (shared.one_loop_each && service.id % shared.workers != lane) continue;
     if (service.vip4.is_set() && udp4_)
       listen(service, config::vpa4(shared.config, shared.self.id, service.id));
     if (service.vip6.is_set() && udp6_)
