@@ -134,6 +134,27 @@ static inline bool left_over(const struct packet *p, __u32 state)
 	return tombstone && tombstone_read(tombstone).is.state == TOMB_ANNOUNCED;
 }
 
+/* The client ends the connection, and its socket is there. Orderly or not, no child goes without that, unless the server aborts it. */
+static __noinline void note_child(const struct packet *p)
+{
+	struct flow_key flow KEY_ALIGNED = {};
+	struct tombstone *tombstone;
+	union tombstone_word known;
+
+	if (!p)
+		return;
+	flow.client_port = p->source_port;
+	flow.family = p->family;
+	address_copy(&flow.client, &p->source);
+	address_copy(&flow.vip, &p->destination);
+	tombstone = bpf_map_lookup_elem(&tombstones, &flow);
+	if (!tombstone)
+		return;
+	known = tombstone_read(tombstone);
+	if (known.is.state == TOMB_OPENING)
+		tombstone->child_seen = CHILD_SEEN | known.is.generation;
+}
+
 /* State of the socket that would take this packet; 0 = there is none. */
 static inline __u32 receiving_state(struct __sk_buff *skb, const struct packet *p)
 {
@@ -158,6 +179,8 @@ static inline int guard_tcp(struct __sk_buff *skb, const struct node_settings *s
 	/* TIME_WAIT would make the kernel give a SYN to the listener: on a server that is no way in */
 	if (state && state != SOCKET_LISTEN &&
 	    (dispatcher || !((state == SOCKET_TIME_WAIT && syn) || left_over(p, state)))) {
+		if (!dispatcher && p->tcp_flags & (TCP_FIN | TCP_RST))
+			note_child(p);
 		count(ND_GUARD_PASSED);
 		return NEXT_PROGRAM;
 	}
@@ -207,7 +230,7 @@ static inline enum tombstone_outcome change(const struct tombstone_request *requ
 	case TOMBSTONE_SETTLE:
 		return tombstone_settle(&request->flow, after);
 	case TOMBSTONE_FORBID:
-		return tombstone_forbid(&request->flow, request->generation);
+		return tombstone_forbid(&request->flow, request->generation, request->target_port);
 	case TOMBSTONE_SWEEP:
 		return tombstone_sweep(&request->flow, request->generation);
 	}

@@ -128,9 +128,11 @@ tombstone_announce(const struct flow_key *flow, __u32 generation, __u32 snd_nxt,
 }
 
 /* This generation will not be opened here. */
-static inline enum tombstone_outcome tombstone_forbid(const struct flow_key *flow, __u32 generation)
+static inline enum tombstone_outcome tombstone_forbid(const struct flow_key *flow, __u32 generation,
+						      __u16 target_port)
 {
-	struct tombstone fresh = {.generation = generation, .state = TOMB_ABORTED};
+	struct tombstone fresh = {
+	    .generation = generation, .state = TOMB_ABORTED, .target_port = target_port};
 
 	return tombstone_advance(flow, &fresh);
 }

@@ -44,6 +44,8 @@ enum tombstone_state {
 /* map `tombstones`: hash flow_key -> the highest generation that was ever seen here. generation, state, reason and detail are one
  * word of 8 bytes, changed in place by compare-and-swap only, and only by BPF programs (lib/tombstone.h): an update by a system call
  * would replace the element under the hands of a program that is just claiming it. */
+enum { CHILD_SEEN = 1 << 30 }; /* above every generation */
+
 struct tombstone {
 	__u64 updated_ns; /* CLOCK_MONOTONIC */
 	__u32 generation;
@@ -54,7 +56,8 @@ struct tombstone {
 	__u16 target_port; /* host order: with the key, the child's four-tuple */
 	__u16 pad;
 	__u32 received; /* bytes that a paced delivery brings to the child: with less it is not whole. 0 = opened in one piece */
-	__u32 pad2;
+	__u32 child_seen; /* CHILD_SEEN | the generation whose child was there when the client's FIN or RST came: it may be gone before
+	                   * the agent looks */
 };
 TCPMIG_ASSERT_SIZE(struct tombstone, 32);
 

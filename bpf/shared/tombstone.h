@@ -32,7 +32,7 @@ struct tombstone_request {
 	__u8 reason;  /* SETTLE */
 	__u8 pad;
 	__u16 detail;      /* SETTLE */
-	__u16 target_port; /* CLAIM, ANNOUNCE; as in struct tombstone */
+	__u16 target_port; /* CLAIM, ANNOUNCE, FORBID; as in struct tombstone */
 	__u32 snd_nxt;     /* CLAIM, ANNOUNCE */
 	__u32 received;    /* CLAIM; as in struct tombstone */
 	__u16 outcome;     /* out: enum tombstone_outcome */

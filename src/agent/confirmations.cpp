@@ -15,7 +15,7 @@ namespace {
 
 bool is_full(const sys::SocketInfo& listener) { return listener.recv_queue > listener.send_queue; }
 
-/// The first look nearly always comes before the child, since the agent is woken before the kernel has made it: so this must be cheap. A list
+/// A child may be late, and where transfers are refused for a full backlog they come in crowds: so this must be cheap. A list
 /// of listeners is not: the kernel walks all buckets of a machine's table, once for each family. It is for those that one question does not
 /// find, as one that is bound to a device.
 bool would_drop(sys::SockDiag& diag, const sys::Endpoint& local, const sys::Endpoint& client) {
@@ -28,8 +28,13 @@ bool would_drop(sys::SockDiag& diag, const sys::Endpoint& local, const sys::Endp
 bool Confirmations::look(Search& search, TimePoint now) {
   const Opened& opened = search.opened;
   const auto local = local_of(opened.flow, ntohs(opened.question.target_port));
-  if (const auto socket = diag_.find(local, client_of(opened.flow), true)) {
-    found_(opened, *socket);
+  if (diag_.find(local, client_of(opened.flow))) {
+    found_(opened);
+    return true;
+  }
+  if (tombstones_.child_seen(opened.flow, ntohl(opened.question.generation))) {
+    ++counters_.child_gone_early;
+    found_(opened);
     return true;
   }
   search.backlog_full = search.backlog_full || would_drop(diag_, local, client_of(opened.flow));

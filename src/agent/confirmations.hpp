@@ -5,6 +5,7 @@
 
 #include "agent/counters.hpp"
 #include "agent/flow.hpp"
+#include "agent/tombstones.hpp"
 #include "sys/sock_diag.hpp"
 
 namespace tcpmig::agent {
@@ -22,7 +23,8 @@ struct Opened {
 /// for, again and again: soon given up where a backlog was full, after `patience` where the child may merely be late (a busy CPU has
 /// its segment still in a queue).
 ///
-/// "Not there" is not proof that there never was one: a child may have lived and died before we looked. Answering REFUSED
+/// "Not there" is not proof that there never was one: a child may have lived and died before we looked. Where the client has ended the
+/// connection, the guard has noted that the child was there. Where the server has aborted it, answering REFUSED
 /// then executes nothing twice all the same: such a child has spoken, the switch has seen it before our answer passed, and refuses to
 /// give the flow to anybody else ("already spoken"), which the dispatcher takes as RESUMED. The switch is the judge, not we. And one that is
 /// born after our answer is ended by the next census (Flows).
@@ -32,11 +34,12 @@ class Confirmations {
   static constexpr std::chrono::microseconds kFirstPause{250};  ///< doubles: 250, 500, 1000 us ..
   static constexpr std::chrono::microseconds kLongestPause{32'000};
 
-  using Found = std::function<void(const Opened&, const sys::SocketInfo&)>;
+  using Found = std::function<void(const Opened&)>;
   using Absent = std::function<void(const Opened&, bool backlog_full)>;
-  Confirmations(sys::SockDiag& diag, Counters& counters, std::chrono::milliseconds patience,
-                Found found, Absent absent)
+  Confirmations(sys::SockDiag& diag, const Tombstones& tombstones, Counters& counters,
+                std::chrono::milliseconds patience, Found found, Absent absent)
       : diag_(diag),
+        tombstones_(tombstones),
         counters_(counters),
         patience_(patience),
         found_(std::move(found)),
@@ -63,6 +66,7 @@ class Confirmations {
   bool look(Search& search, TimePoint now);
 
   sys::SockDiag& diag_;
+  const Tombstones& tombstones_;
   Counters& counters_;
   std::chrono::milliseconds patience_;
   Found found_;

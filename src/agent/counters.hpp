@@ -11,6 +11,7 @@ namespace tcpmig::agent {
   X(answered_again, "repeats answered from the tombstone")                                 \
   X(revoked, "connections ended because the switch has given them to another node")        \
   X(aborted, "transfers forbidden by ABORT")                                               \
+  X(child_gone_early, "children that had come and gone before the first look")             \
   X(child_looked_for_again, "children that were not there at the first look")              \
   X(late_children_ended, "children of transfers that had been refused, ended")             \
   X(cut_short, "connections ended because a former run had not delivered everything")      \

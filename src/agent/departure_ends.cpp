@@ -154,7 +154,6 @@ void Departure::make_owner_again() {
   const TimePoint now = Clock::now();
   world_.flows.opened(record_.flow, {.generation = record_.newest,
                                      .target_port = record_.own_port,
-                                     .census = 0,
                                      .unsettled = false,
                                      .opened = now,
                                      .renewed = now});

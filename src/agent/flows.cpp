@@ -12,8 +12,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kCensusPause{100};  // LOAD is as fresh as this
-constexpr int kCensusShare = 20;           // a census takes at most 1/20 of the time
+constexpr milliseconds kFirstLook{100};
+constexpr int kLiveShare = 8;  // LOAD counts a flow for at most an eighth of its life too long
+constexpr int kRefusedShare = 2;
 constexpr milliseconds kGonePause{50};
 // of the tombstones may wait; where more end, the switch's own eyes must do
 constexpr std::size_t kGoneShare = 4;
@@ -29,12 +30,10 @@ constexpr std::uint32_t kLiveStates = 1U << BPF_TCP_ESTABLISHED | 1U << BPF_TCP_
 
 }  // namespace
 
-Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-             Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
-             Delivering delivering, Leaving leaving, Withdrawn withdrawn, TimePoint now)
+Flows::Flows(const config::Config& config, sys::SockDiag& diag, Tombstones& tombstones,
+             Endings& endings, Answers& answers, Counters& counters, Delivering delivering,
+             Leaving leaving, Withdrawn withdrawn, TimePoint now)
     : config_(config),
-      block4_(config::vpa4_block(config, self.id)),
-      block6_(config::vpa6_block(config, self.id)),
       diag_(diag),
       tombstones_(tombstones),
       endings_(endings),
@@ -43,12 +42,14 @@ Flows::Flows(const config::Config& config, const config::Node& self, sys::SockDi
       delivering_(std::move(delivering)),
       leaving_(std::move(leaving)),
       withdrawn_(std::move(withdrawn)),
-      next_census_(now),
       next_gone_(now) {
   adopt(now);
 }
 
 void Flows::opened(const abi::flow_key& flow, const LiveFlow& live) {
+  const LiveFlow* known = find(flow);
+  if (known == nullptr || known->generation != live.generation)
+    census_.add(flow, live.generation, live.opened, live.opened + kFirstLook);
   live_.insert_or_assign(flow, live);
   if (!live.unsettled && live.opened < announcing_until_)
     answers_.renew(flow, live.generation, live.target_port);
@@ -67,7 +68,7 @@ void Flows::announce_all(TimePoint now) {
   next_announcement_ = now + announce_pause_;
   announce_pause_ *= 2;
   for (auto& [flow, live] : live_) live.renewed = now - config_.timeouts.idle;
-  next_census_ = now;
+  census_.hasten(now);
   ++counters_.announcements;
 }
 
@@ -80,6 +81,7 @@ void Flows::announce(const abi::flow_key& flow) {
 void Flows::settled(const abi::flow_key& flow, control::Generation generation, TimePoint now,
                     bool may_have_lived) {
   retired_.push_back({flow, generation, now, may_have_lived});
+  census_.add(flow, generation, now, now + kFirstLook);
 }
 
 void Flows::left(const abi::flow_key& flow, control::Generation generation, TimePoint now) {
@@ -93,7 +95,7 @@ const LiveFlow* Flows::find(const abi::flow_key& flow) const {
   return found == live_.end() ? nullptr : &found->second;
 }
 
-/// Whether their sockets live the next census tells.
+/// Whether their sockets live the census tells.
 void Flows::adopt(TimePoint now) {
   FlowMap<control::Generation> known;
   for (const Ended& ended : retired_) known[ended.flow] = ended.generation;
@@ -105,7 +107,6 @@ void Flows::adopt(TimePoint now) {
     if (tombstone.state == abi::TOMB_CONFIRMED || tombstone.state == abi::TOMB_OPENING)
       opened(flow, {.generation = tombstone.generation,
                     .target_port = tombstone.target_port,
-                    .census = 0,
                     .unsettled = tombstone.state == abi::TOMB_OPENING,
                     .awaited = tombstone.received,
                     .opened = now,
@@ -143,10 +144,13 @@ void Flows::stray_syn(const abi::flow_key& flow, TimePoint now) {
   answers_.gone(flow, tombstone->generation);
 }
 
-bool Flows::end_if_cut_short(const abi::flow_key& flow, const sys::SocketInfo& child,
-                             std::uint32_t received, TimePoint now) {
-  if (!child.tcp || child.tcp->tcpi_bytes_received >= received) return false;
-  if (endings_.end(flow, child, now)) ++counters_.cut_short;
+bool Flows::end_if_cut_short(const abi::flow_key& flow, const abi::tombstone& tombstone,
+                             TimePoint now) {
+  if (tombstone.received == 0) return false;
+  const auto child = diag_.find(local_of(flow, tombstone.target_port), client_of(flow), true);
+  if (!child || !child->tcp || child->tcp->tcpi_bytes_received >= tombstone.received) return false;
+  if (!tombstones_.is_of(flow, tombstone.generation)) return false;
+  if (endings_.end(flow, *child, now)) ++counters_.cut_short;
   return true;
 }
 
@@ -155,9 +159,11 @@ bool Flows::settle_adopted(FlowMap<LiveFlow>::iterator found, TimePoint now) {
   auto& [flow, live] = *found;
   if (live.unsettled && now - live.opened <= 2 * config_.timeouts.transfer) return true;
   if (live.awaited > 0 && !delivering_(flow)) {
-    const auto child = diag_.find(local_of(flow, live.target_port), client_of(flow), true);
-    const bool own = tombstones_.is_of(flow, live.generation);
-    if (child && own && end_if_cut_short(flow, *child, live.awaited, now)) {
+    abi::tombstone awaited{};
+    awaited.generation = live.generation;
+    awaited.target_port = live.target_port;
+    awaited.received = live.awaited;
+    if (end_if_cut_short(flow, awaited, now)) {
       retire(found, now);
       return false;
     }
@@ -173,7 +179,6 @@ bool Flows::settle_adopted(FlowMap<LiveFlow>::iterator found, TimePoint now) {
 /// Its socket lives.
 void Flows::seen(FlowMap<LiveFlow>::iterator found, TimePoint now) {
   auto& [flow, live] = *found;
-  live.census = census_;
   if ((live.unsettled || live.awaited > 0) && !settle_adopted(found, now)) return;
   if (now - live.renewed < config_.timeouts.idle / 3) return;
   // Whose it is, is not known. To a switch that has lost its table we would say that it is ours, while its new owner may have spoken
@@ -184,52 +189,36 @@ void Flows::seen(FlowMap<LiveFlow>::iterator found, TimePoint now) {
   answers_.renew(flow, live.generation, live.target_port);
 }
 
-/// The list leaves out a living socket now and then; GONE for it would cut its connection off. One exact look decides.
-bool Flows::lives(const abi::flow_key& flow, const LiveFlow& live) {
-  const auto socket = diag_.find(local_of(flow, live.target_port), client_of(flow));
-  return socket && (kLiveStates >> socket->state & 1U) != 0;
+std::optional<sys::SocketInfo> Flows::living(const abi::flow_key& flow, std::uint16_t port) {
+  auto socket = diag_.find(local_of(flow, port), client_of(flow));
+  if (socket && (kLiveStates >> socket->state & 1U) == 0) socket.reset();
+  return socket;
 }
 
-/// A child that was born after its transfer had been refused or aborted: the request runs elsewhere by now.
-void Flows::not_known(const abi::flow_key& flow, const sys::SocketInfo& socket) {
-  const auto tombstone = tombstones_.find(flow);
-  if (!tombstone ||
+/// A child may be born after its transfer had been refused or aborted: the request runs elsewhere by now. False: it is too late for that.
+bool Flows::end_late_child(const Census::Subject& subject, TimePoint now) {
+  const auto tombstone = tombstones_.find(subject.flow);
+  if (!tombstone || tombstone->generation != subject.generation ||
       (tombstone->state != abi::TOMB_REFUSED && tombstone->state != abi::TOMB_ABORTED))
-    return;
-  if (withdrawn_(socket.cookie)) return;
-  if (diag_.destroy(socket)) ++counters_.late_children_ended;
+    return false;
+  const auto child = living(subject.flow, tombstone->target_port);
+  if (child && !withdrawn_(child->cookie) && diag_.destroy(*child)) ++counters_.late_children_ended;
+  return now - subject.since < least_retention();
 }
 
-void Flows::take_census(TimePoint now) {
-  next_census_ = now + kCensusPause;  // also where this one fails
-  if (tombstones() > 0) {
-    ++census_;
-    const bool whole = diag_.for_each(kLiveStates, [&](const sys::SocketInfo& socket) {
-      if (!block4_.contains(socket.local.address) && !block6_.contains(socket.local.address))
-        return;
-      const abi::flow_key flow = flow_of(socket.local, socket.peer);
-      const auto found = live_.find(flow);
-      guarded("socket of a census", [&] {
-        if (found == live_.end())
-          not_known(flow, socket);
-        else
-          seen(found, now);
-      });
-    });
-    for (auto i = live_.begin(); whole && i != live_.end();) {
-      const auto flow = i++;
-      if (flow->second.census == census_) continue;
-      guarded("flow of a census", [&] {
-        if (lives(flow->first, flow->second))
-          seen(flow, now);
-        else
-          retire(flow, now);
-      });
-    }
+std::optional<milliseconds> Flows::look(const Census::Subject& subject, TimePoint now) {
+  const auto age = std::chrono::duration_cast<milliseconds>(now - subject.since);
+  const auto found = live_.find(subject.flow);
+  if (found == live_.end()) {
+    if (!end_late_child(subject, now)) return std::nullopt;
+    return std::max(age / kRefusedShare, kFirstLook);
   }
-  const auto took = std::chrono::duration_cast<milliseconds>(Clock::now() - now);
-  next_census_ = now + std::clamp(kCensusShare * took, kCensusPause,
-                                  std::max(kCensusPause, config_.timeouts.scan));
+  if (found->second.generation != subject.generation) return std::nullopt;
+  if (living(subject.flow, found->second.target_port))
+    seen(found, now);
+  else
+    retire(found, now);
+  return std::clamp(age / kLiveShare, kFirstLook, std::max(kFirstLook, config_.timeouts.scan));
 }
 
 void Flows::tell_gone() {
@@ -245,10 +234,13 @@ void Flows::tell_gone() {
 /// A tombstone must outlive every repeat of its COMMIT. Beyond that it serves stray packets (RST instead of silence), which
 /// is worth less than room for new connections.
 milliseconds Flows::retention() const {
-  const config::Timeouts& timeouts = config_.timeouts;
-  const milliseconds least = 2 * timeouts.transfer + timeouts.hold;
+  const milliseconds least = least_retention(), usual = config_.timeouts.tombstone;
   const bool scarce = tombstones() > tombstones_.capacity() / 4 * 3;
-  return scarce ? std::min(least, timeouts.tombstone) : std::max(least, timeouts.tombstone);
+  return scarce ? std::min(least, usual) : std::max(least, usual);
+}
+
+milliseconds Flows::least_retention() const {
+  return 2 * config_.timeouts.transfer + config_.timeouts.hold;
 }
 
 void Flows::sweep(TimePoint now) {
@@ -270,7 +262,7 @@ void Flows::sweep(TimePoint now) {
 }
 
 TimePoint Flows::due() const {
-  TimePoint first = next_census_;
+  TimePoint first = census_.due();
   if (!ended_.empty()) first = std::min(first, next_gone_);
   if (next_announcement_ < announcing_until_) first = std::min(first, next_announcement_);
   return first;
@@ -278,7 +270,8 @@ TimePoint Flows::due() const {
 
 void Flows::run(TimePoint now) {
   announce_all(now);
-  if (now >= next_census_) take_census(now);
+  census_.run(
+      now, [this](const Census::Subject& subject, TimePoint when) { return look(subject, when); });
   if (now >= next_gone_ && !ended_.empty()) {
     tell_gone();
     next_gone_ = now + kGonePause;

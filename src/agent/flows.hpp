@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "agent/answers.hpp"
+#include "agent/census.hpp"
 #include "agent/endings.hpp"
 #include "agent/tombstones.hpp"
 #include "sys/sock_diag.hpp"
@@ -14,8 +15,7 @@ namespace tcpmig::agent {
 struct LiveFlow {
   control::Generation generation = 0;
   std::uint16_t target_port = 0;
-  std::uint64_t census = 0;  ///< the last one that saw its socket
-  bool unsettled = false;    ///< left OPENING by a former run
+  bool unsettled = false;  ///< left OPENING by a former run
   std::uint32_t awaited =
       0;  ///< bytes that a former run had to deliver to it; whether it did is not known
   TimePoint opened;
@@ -32,9 +32,9 @@ class Flows {
   using Leaving = std::function<bool(const abi::flow_key&)>;
   /// Whether a socket (SO_COOKIE) was offered to a program and taken back.
   using Withdrawn = std::function<bool(std::uint64_t)>;
-  Flows(const config::Config& config, const config::Node& self, sys::SockDiag& diag,
-        Tombstones& tombstones, Endings& endings, Answers& answers, Counters& counters,
-        Delivering delivering, Leaving leaving, Withdrawn withdrawn, TimePoint now);
+  Flows(const config::Config& config, sys::SockDiag& diag, Tombstones& tombstones, Endings& endings,
+        Answers& answers, Counters& counters, Delivering delivering, Leaving leaving,
+        Withdrawn withdrawn, TimePoint now);
 
   void opened(const abi::flow_key& flow, const LiveFlow& live);
   /// A tombstone without a connection: to be forgotten in its time. `may_have_lived`: a child may have spoken, and ended before anybody
@@ -48,8 +48,7 @@ class Flows {
   void adopt(TimePoint now);
   /// A child that has received less than a former run had to deliver, while nobody delivers any more: the client knows these bytes
   /// acknowledged and will not send them again. It is ended, for all to see, rather than left to hang. False: it is whole.
-  bool end_if_cut_short(const abi::flow_key& flow, const sys::SocketInfo& child,
-                        std::uint32_t received, TimePoint now);
+  bool end_if_cut_short(const abi::flow_key& flow, const abi::tombstone& tombstone, TimePoint now);
   /// The switch has lost its table: it is told, by RENEW, of all that lives here.
   void announce(TimePoint now);
   /// The switch does not know this one, which has just spoken: says so again, if it lives.
@@ -69,20 +68,20 @@ class Flows {
     TimePoint when;
     bool lived = false;  ///< there was a connection: the switch has been told of its end
   };
-  void take_census(TimePoint now);
-  [[nodiscard]] bool lives(const abi::flow_key& flow, const LiveFlow& live);
+  std::optional<std::chrono::milliseconds> look(const Census::Subject& subject, TimePoint now);
+  [[nodiscard]] std::optional<sys::SocketInfo> living(const abi::flow_key& flow,
+                                                      std::uint16_t port);
   void retire(FlowMap<LiveFlow>::iterator flow, TimePoint now);
-  void not_known(const abi::flow_key& flow, const sys::SocketInfo& socket);
+  bool end_late_child(const Census::Subject& subject, TimePoint now);
   void seen(FlowMap<LiveFlow>::iterator flow, TimePoint now);
   bool settle_adopted(FlowMap<LiveFlow>::iterator flow, TimePoint now);
   void announce_all(TimePoint now);
   void tell_gone();
   void sweep(TimePoint now);
   [[nodiscard]] std::chrono::milliseconds retention() const;
+  [[nodiscard]] std::chrono::milliseconds least_retention() const;
 
   const config::Config& config_;
-  sys::Prefix block4_;
-  sys::Prefix block6_;
   sys::SockDiag& diag_;
   Tombstones& tombstones_;
   Endings& endings_;
@@ -94,8 +93,7 @@ class Flows {
   FlowMap<LiveFlow> live_;
   std::deque<Ended> ended_;    ///< not yet told to the switch
   std::deque<Ended> retired_;  ///< tombstones without a connection, oldest first
-  std::uint64_t census_ = 0;
-  TimePoint next_census_;
+  Census census_;
   TimePoint next_gone_;
   TimePoint next_announcement_;
   TimePoint announcing_until_;

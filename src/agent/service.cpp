@@ -62,10 +62,8 @@ Service::Service(const config::Config& config, const config::Node& self)
       orphans_(2 * config.timeouts.transfer + config.timeouts.hold),
       assembly_(config.timeouts.transfer),
       confirmations_(
-          diag_, counters_, config.timeouts.transfer / 2,
-          [this](const Opened& opened, const sys::SocketInfo& child) {
-            child_found(opened, child);
-          },
+          diag_, tombstones_, counters_, config.timeouts.transfer / 2,
+          [this](const Opened& opened) { child_found(opened); },
           [this](const Opened& opened, bool backlog_full) { child_absent(opened, backlog_full); }),
       endings_(tun_, diag_, tombstones_, counters_),
       openings_(tun_, diag_, tombstones_, endings_, programs_.pending_map(),
@@ -77,7 +75,7 @@ Service::Service(const config::Config& config, const config::Node& self)
           [this](const Opened& opened) { confirm(opened); },
           [this](const Opened& opened, Refusal refusal) { refuse(opened, refusal); }),
       flows_(
-          config, self, diag_, tombstones_, endings_, answers_, counters_,
+          config, diag_, tombstones_, endings_, answers_, counters_,
           [this](const abi::flow_key& flow) { return openings_.has(flow); },
           [this](const abi::flow_key& flow) { return departures_.is_frozen(flow); },
           [this](std::uint64_t cookie) { return handoffs_.was_withdrawn(cookie); }, Clock::now()),

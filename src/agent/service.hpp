@@ -82,7 +82,7 @@ class Service {
   void on_packet(Bytes packet);
   // what follows
   void look_for_child(const Opened& opened);
-  void child_found(const Opened& opened, const sys::SocketInfo& child);
+  void child_found(const Opened& opened);
   void child_absent(const Opened& opened, bool backlog_full);
   void confirm(const Opened& opened);
   void refuse(const Opened& opened, Refusal refusal);

@@ -106,7 +106,7 @@ void Service::on_abort(const abi::flow_key& flow, const control::Incoming& messa
                        const sys::Endpoint& from) {
   const control::Generation generation = ntohl(message.header.generation);
   assembly_.drop(flow, generation);
-  const auto outcome = tombstones_.forbid(flow, generation);
+  const auto outcome = tombstones_.forbid(flow, message.header);
   switch (outcome.what) {
     case abi::TOMBSTONE_DONE:
       ++counters_.aborted;

@@ -125,7 +125,7 @@ void Service::open_claimed(Arrival arrival) {
 
 void Service::look_for_child(const Opened& opened) { confirmations_.look(opened, Clock::now()); }
 
-void Service::child_found(const Opened& opened, const sys::SocketInfo& child) {
+void Service::child_found(const Opened& opened) {
   const TimePoint now = Clock::now();
   const control::Generation generation = ntohl(opened.question.generation);
   const auto tombstone = tombstones_.find(opened.flow);
@@ -134,7 +134,7 @@ void Service::child_found(const Opened& opened, const sys::SocketInfo& child) {
     return answer_again(opened.flow, *tombstone, opened.question, opened.from);
   if (!openings_.begin(opened.flow, generation, now)) {
     unconfirmed_.erase(opened.flow);
-    if (!tombstone || !flows_.end_if_cut_short(opened.flow, child, tombstone->received, now))
+    if (!tombstone || !flows_.end_if_cut_short(opened.flow, *tombstone, now))
       return confirm(opened);
     return refuse(opened, {abi::REASON_KERNEL_REFUSED, 0});
   }
@@ -155,7 +155,6 @@ void Service::confirm(const Opened& opened) {
   if (settled.now.generation == generation)
     flows_.opened(opened.flow, {.generation = generation,
                                 .target_port = settled.now.target_port,
-                                .census = 0,
                                 .unsettled = false,
                                 .opened = now,
                                 .renewed = now});

@@ -34,6 +34,11 @@ bool Tombstones::is_before(const abi::flow_key& flow, control::Generation genera
   return tombstone && control::newer(generation, tombstone->generation);
 }
 
+bool Tombstones::child_seen(const abi::flow_key& flow, control::Generation generation) const {
+  const auto tombstone = find(flow);
+  return tombstone && tombstone->child_seen == (abi::CHILD_SEEN | generation);
+}
+
 Tombstones::Outcome Tombstones::change(abi::tombstone_request request) {
   constexpr int kAttempts = 8;  // BUSY: another CPU changed it each time we looked
   for (int i = 0; i < kAttempts; ++i) {
@@ -75,8 +80,10 @@ Tombstones::Outcome Tombstones::settle(const abi::flow_key& flow, control::Gener
   return change(request);
 }
 
-Tombstones::Outcome Tombstones::forbid(const abi::flow_key& flow, control::Generation generation) {
-  return change(request_for(flow, generation, abi::TOMBSTONE_FORBID));
+Tombstones::Outcome Tombstones::forbid(const abi::flow_key& flow, const abi::wire_header& abort) {
+  auto request = request_for(flow, ntohl(abort.generation), abi::TOMBSTONE_FORBID);
+  request.target_port = ntohs(abort.target_port);
+  return change(request);
 }
 
 bool Tombstones::sweep(const abi::flow_key& flow, control::Generation generation) {

@@ -26,6 +26,8 @@ class Tombstones {
   /// of the same four-tuple in between, and its child would be taken for its predecessor's.
   [[nodiscard]] bool is_of(const abi::flow_key& flow, control::Generation generation) const;
   [[nodiscard]] bool is_before(const abi::flow_key& flow, control::Generation generation) const;
+  /// Whether its child was seen by the guard, if only on its way out.
+  [[nodiscard]] bool child_seen(const abi::flow_key& flow, control::Generation generation) const;
   template <typename Visit>
   void for_each(Visit&& visit) const {
     sys::map_for_each<abi::flow_key, abi::tombstone>(map_fd_, visit);
@@ -44,7 +46,7 @@ class Tombstones {
   Outcome settle(const abi::flow_key& flow, control::Generation generation,
                  abi::tombstone_state state, std::uint8_t reason = 0, std::uint16_t detail = 0);
   /// This generation and older ones shall never be opened here, unless that has happened.
-  Outcome forbid(const abi::flow_key& flow, control::Generation generation);
+  Outcome forbid(const abi::flow_key& flow, const abi::wire_header& abort);
   /// Forgets it, if it is still of this generation.
   bool sweep(const abi::flow_key& flow, control::Generation generation);
 

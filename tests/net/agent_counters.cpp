@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <tcpmig/resume.hpp>
+#include <thread>
 
 #include "agent/openings.hpp"
 #include "agent/tombstones.hpp"
@@ -153,6 +154,7 @@ TEST_CASE("agent: more ends at once than it tells the switch are counted", "[age
   const auto pid = world.status()->at("pid").get<pid_t>();
   REQUIRE(::kill(pid, SIGSTOP) == 0);
   for (UniqueFd& connection : connections) reset(std::move(connection));
+  std::this_thread::sleep_for(1s);  // all are to be looked at by then, and so at once
   REQUIRE(::kill(pid, SIGCONT) == 0);
   CHECK(world.reaches("gone", 17));
   CHECK(world.counter("gone_dropped") == 3);

@@ -91,7 +91,9 @@ TEST_CASE("agent: a child of a refused transfer is ended", "[agent]") {
     snapshot.mss = 1'400;
   }
   SECTION("aborted") {
-    world.send({about(client, abi::WIRE_ABORT), {}});
+    abi::wire_header message = about(client, abi::WIRE_ABORT);
+    message.target_port = htons(80);
+    world.send({message, {}});
     REQUIRE(world.answer()->header.type == abi::WIRE_ABORTED);
   }
   const UniqueFd child = late_child(world, snapshot);
