@@ -145,9 +145,10 @@ void Service::on_tun() {
   static std::array<std::byte, kPacketMax> buffer;  // one thread, one service
   for (int i = 0; i < kPacketBatch; ++i) {
     const auto got = ::read(tun_.fd(), buffer.data(), buffer.size());
-    if (got <= 0) return;
+    if (got <= 0) break;
     guarded("stray packet", [&] { on_packet(Bytes(buffer.begin(), buffer.begin() + got)); });
   }
+  on_events();  // the program wakes us late: what a packet waits for may stand there already
 }
 
 /// A packet that had no socket. Its connection may have come since, or be on its way.
@@ -276,6 +277,7 @@ void Service::run(TimePoint now) {
     next_load_ = now + kLoadPause;
     answers_.load(static_cast<std::uint32_t>(flows_.live()));
     answers_.heartbeat(heartbeat_);
+    guarded("events", [&] { on_events(); });  // if ever we should not be woken
   }
   if (now >= next_care_) guarded("care", [&] { keep_attached(now); });
 }
