@@ -26,6 +26,7 @@
 #include <tcpmig/freeze.hpp>
 #include <tcpmig/resume.hpp>
 
+#include "bench/tcp_pair.hpp"
 #include "conn/raw_socket.hpp"
 #include "conn/segment.hpp"
 #include "sys/check.hpp"
@@ -34,34 +35,13 @@
 namespace {
 
 using namespace tcpmig;
-
-UniqueFd tcp_socket() {
-  return UniqueFd(sys::check("socket", ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-}
-
-/// An idle connection on the loopback device.
-struct Pair {
-  Pair() {
-    const UniqueFd listener = tcp_socket();
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    auto* raw = reinterpret_cast<sockaddr*>(&address);
-    sys::check("bind", ::bind(listener.get(), raw, length));
-    sys::check("listen", ::listen(listener.get(), 1));
-    sys::check("getsockname", ::getsockname(listener.get(), raw, &length));
-    client = tcp_socket();
-    sys::check("connect", ::connect(client.get(), raw, length));
-    server.reset(sys::check("accept", ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)));
-  }
-  UniqueFd client, server;
-};
+using bench::tcp_socket;
+using bench::TcpPair;
 
 void by_library(benchmark::State& state, bool by_program) {
   const FreezeKit kit({.use_dump_program = by_program, .cgroup_name = "tcpmig-bench"});
   if (by_program && !kit.has_dump_program()) return state.SkipWithError("no dump program");
-  Pair pair;
+  TcpPair pair;
   for (auto _ : state) {
     Frozen frozen = freeze(std::move(pair.server), {}, kit, Scope::kWhole);
     const auto bytes = encode(frozen.snapshot());
@@ -220,7 +200,7 @@ UniqueFd go_on(const State& state, bool with_clock) {
 
 void by_hand(benchmark::State& state, bool with_clock) {
   const FreezeKit kit({.use_dump_program = false, .cgroup_name = {}});
-  Pair pair;
+  TcpPair pair;
   for (auto _ : state)
     pair.server = go_on(take(std::move(pair.server), kit.lock_program_fd()), with_clock);
 }

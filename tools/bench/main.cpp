@@ -38,7 +38,7 @@ const std::vector<Benchmark>& benchmarks() {
       {"open-loop", "goodput and latency at a fixed arrival rate, 10 % to 150 % of capacity",
        open_loop},
       {"resume", "freeze, transfer and resume, each alone, with 0 to 128 KB that go along", resume},
-      {"addresses", "10 to 2,000 virtual private addresses on a server, against one", addresses},
+      {"addresses", "10 to 10,000 virtual private addresses on a server, against one", addresses},
       {"scale", "100,000 live connections; 50,000 that wait for their request; transfers a second",
        scale},
       {"paper", "what is added to the direct way, replies of 1 KB to 100 MB, mini_httpd", paper},

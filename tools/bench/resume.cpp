@@ -15,6 +15,7 @@
 #include <tcpmig/resume.hpp>
 
 #include "acceptor.hpp"
+#include "bench/tcp_pair.hpp"
 #include "fetch.hpp"
 #include "figures.hpp"
 #include "lab/interrupt.hpp"
@@ -34,46 +35,23 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t kSizes[] = {0, 16 * 1024, 64 * 1024, 128 * 1024};
 
-/// Both ends of a connection on the loopback device of this thread's namespace.
-struct Pair {
-  Pair() {
-    const UniqueFd listener = open();
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    auto* raw = reinterpret_cast<sockaddr*>(&address);
-    sys::check("bind", ::bind(listener.get(), raw, length));
-    sys::check("listen", ::listen(listener.get(), 1));
-    sys::check("getsockname", ::getsockname(listener.get(), raw, &length));
-    client = open();
-    sys::check("connect", ::connect(client.get(), raw, length));
-    server.reset(sys::check("accept", ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)));
-  }
-  static UniqueFd open() {
-    UniqueFd fd(sys::check("socket", ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-    const int room = 1 << 20;
-    ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
-    ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
-    return fd;
-  }
-  /// The server has `size` unread bytes when this returns.
-  void fill(std::size_t size) const {
-    const std::string bytes(size, 'b');
-    if (::send(client.get(), bytes.data(), size, 0) != static_cast<ssize_t>(size))
-      sys::check("send", -1);
-    const bool there = lab::wait_until(
-        milliseconds(2000),
-        [&] {
-          int queued = 0;
-          ::ioctl(server.get(), SIOCINQ, &queued);
-          return queued == static_cast<int>(size);
-        },
-        milliseconds(1));
-    if (!there) throw std::runtime_error("bytes on the loopback device do not arrive");
-  }
-  UniqueFd client, server;
-};
+constexpr int kRoom = 1 << 20;  // of a socket that holds the largest
+
+/// The server has `size` unread bytes when this returns.
+void fill(const TcpPair& pair, std::size_t size) {
+  const std::string bytes(size, 'b');
+  if (::send(pair.client.get(), bytes.data(), size, 0) != static_cast<ssize_t>(size))
+    sys::check("send", -1);
+  const bool there = lab::wait_until(
+      milliseconds(2000),
+      [&] {
+        int queued = 0;
+        ::ioctl(pair.server.get(), SIOCINQ, &queued);
+        return queued == static_cast<int>(size);
+      },
+      milliseconds(1));
+  if (!there) throw std::runtime_error("bytes on the loopback device do not arrive");
+}
 
 struct Parts {
   std::vector<double> freeze, encode, decode, resume;
@@ -81,8 +59,8 @@ struct Parts {
 
 void move_once(std::size_t size, Scope scope, const FreezeKit& kit, const ResumeKit& resumer,
                Parts& parts) {
-  Pair pair;
-  pair.fill(size);
+  TcpPair pair(kRoom);
+  fill(pair, size);
   const auto begun = Clock::now();
   Frozen frozen = freeze(std::move(pair.server), {}, kit, scope);
   const auto frozen_at = Clock::now();
