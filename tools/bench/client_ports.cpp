@@ -3,6 +3,9 @@
 
 #include <sys/socket.h>
 
+#include <cerrno>
+#include <stdexcept>
+
 #include "sys/check.hpp"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
@@ -11,6 +14,7 @@ namespace tcpmig::bench {
 namespace {
 
 constexpr std::uint32_t kFirst = 10'000, kPorts = 55'000;
+constexpr int kAttempts = 1'000;  // one that is still open, of the round before
 
 }  // namespace
 
@@ -26,13 +30,22 @@ ClientPorts::ClientPorts(const lab::Lab& lab, const std::string& node, unsigned 
   }
 }
 
-void ClientPorts::bind_next(int fd) {
+sys::Endpoint ClientPorts::next() {
   const std::uint32_t number = used_++;
   sys::Endpoint from = addresses_[number % addresses_.size()];
   from.port = static_cast<std::uint16_t>(
       kFirst + number / static_cast<std::uint32_t>(addresses_.size()) % kPorts);
-  const auto [address, length] = from.to_sockaddr();
-  sys::check("bind", ::bind(fd, reinterpret_cast<const sockaddr*>(&address), length));
+  return from;
+}
+
+void ClientPorts::bind_next(int fd) {
+  for (int attempts = 0; attempts < kAttempts; ++attempts) {
+    const sys::Endpoint from = next();
+    const auto [address, length] = from.to_sockaddr();
+    if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), length) == 0) return;
+    if (errno != EADDRINUSE) sys::check("bind " + from.str(), -1);
+  }
+  throw std::runtime_error("the client has no free port");
 }
 
 }  // namespace tcpmig::bench
