@@ -134,7 +134,8 @@ static inline bool left_over(const struct packet *p, __u32 state)
 	return tombstone && tombstone_read(tombstone).is.state == TOMB_ANNOUNCED;
 }
 
-/* The client ends the connection, and its socket is there. Orderly or not, no child goes without that, unless the server aborts it. */
+/* A connection ends, and its socket is there: by a word of the client, or the server has closed and this may acknowledge it, which is the end
+ * of the socket where the kernel has no room for another TIME_WAIT (tcp_max_tw_buckets). No child goes without one of these, unless the server aborts it. */
 static __noinline void note_child(const struct packet *p)
 {
 	struct flow_key flow KEY_ALIGNED = {};
@@ -179,7 +180,8 @@ static inline int guard_tcp(struct __sk_buff *skb, const struct node_settings *s
 	/* TIME_WAIT would make the kernel give a SYN to the listener: on a server that is no way in */
 	if (state && state != SOCKET_LISTEN &&
 	    (dispatcher || !((state == SOCKET_TIME_WAIT && syn) || left_over(p, state)))) {
-		if (!dispatcher && p->tcp_flags & (TCP_FIN | TCP_RST))
+		if (!dispatcher &&
+		    (state != SOCKET_ESTABLISHED || p->tcp_flags & (TCP_FIN | TCP_RST)))
 			note_child(p);
 		count(ND_GUARD_PASSED);
 		return NEXT_PROGRAM;

@@ -56,7 +56,7 @@ struct tombstone {
 	__u16 target_port; /* host order: with the key, the child's four-tuple */
 	__u16 pad;
 	__u32 received; /* bytes that a paced delivery brings to the child: with less it is not whole. 0 = opened in one piece */
-	__u32 child_seen; /* CHILD_SEEN | the generation whose child was there when the client's FIN or RST came: it may be gone before
+	__u32 child_seen; /* CHILD_SEEN | the generation whose child was there when it began to end: it may be gone before
 	                   * the agent looks */
 };
 TCPMIG_ASSERT_SIZE(struct tombstone, 32);

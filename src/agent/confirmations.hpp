@@ -23,8 +23,8 @@ struct Opened {
 /// for, again and again: soon given up where a backlog was full, after `patience` where the child may merely be late (a busy CPU has
 /// its segment still in a queue).
 ///
-/// "Not there" is not proof that there never was one: a child may have lived and died before we looked. Where the client has ended the
-/// connection, the guard has noted that the child was there. Where the server has aborted it, answering REFUSED
+/// "Not there" is not proof that there never was one: a child may have lived and died before we looked. Where the connection has
+/// ended otherwise than by the server's RST, the guard has noted that the child was there. After a RST, answering REFUSED
 /// then executes nothing twice all the same: such a child has spoken, the switch has seen it before our answer passed, and refuses to
 /// give the flow to anybody else ("already spoken"), which the dispatcher takes as RESUMED. The switch is the judge, not we. And one that is
 /// born after our answer is ended by the next census (Flows).

@@ -214,10 +214,11 @@ std::optional<milliseconds> Flows::look(const Census::Subject& subject, TimePoin
     return std::max(age / kRefusedShare, kFirstLook);
   }
   if (found->second.generation != subject.generation) return std::nullopt;
-  if (living(subject.flow, found->second.target_port))
-    seen(found, now);
-  else
+  if (!living(subject.flow, found->second.target_port)) {
     retire(found, now);
+    return std::nullopt;
+  }
+  seen(found, now);
   return std::clamp(age / kLiveShare, kFirstLook, std::max(kFirstLook, config_.timeouts.scan));
 }
 
