@@ -41,11 +41,11 @@ enum tombstone_state {
 	                     * (a tombstone, TIME_WAIT) must not answer in its place */
 };
 
+enum { CHILD_SEEN = 1 << 30 }; /* above every generation */
+
 /* map `tombstones`: hash flow_key -> the highest generation that was ever seen here. generation, state, reason and detail are one
  * word of 8 bytes, changed in place by compare-and-swap only, and only by BPF programs (lib/tombstone.h): an update by a system call
  * would replace the element under the hands of a program that is just claiming it. */
-enum { CHILD_SEEN = 1 << 30 }; /* above every generation */
-
 struct tombstone {
 	__u64 updated_ns; /* CLOCK_MONOTONIC */
 	__u32 generation;

@@ -5,10 +5,10 @@
 #include <sys/socket.h>
 
 #include <fstream>
-#include <thread>
 
 #include "agent_steps.hpp"
 #include "catch.hpp"
+#include "leaving.hpp"
 #include "sys/ledger.hpp"
 #include "sys/sock_diag.hpp"
 
@@ -20,10 +20,7 @@ namespace {
 /// While this lives the agent does not run.
 class StandsStill {
  public:
-  explicit StandsStill(const World& world) : agent_(world.status().value().at("pid")) {
-    REQUIRE(::kill(agent_, SIGSTOP) == 0);
-    std::this_thread::sleep_for(50ms);  // it is still on its way when kill() returns
-  }
+  explicit StandsStill(const World& world) : agent_(pid_of(world)) { agent_test::stop(agent_); }
   ~StandsStill() { ::kill(agent_, SIGCONT); }
   StandsStill(const StandsStill&) = delete;
   StandsStill& operator=(const StandsStill&) = delete;
