@@ -189,10 +189,12 @@ struct Ledger::State {
   std::string place = this_place();
   Entries entries{};
   std::unordered_map<std::string, Entries::iterator> by_name{};  ///< by describe()
+  std::size_t untouched = 0;                                     ///< of the entries
 
   void load();
   void save() const;
   Entry& remember(Entry entry);
+  void touch(Entry& entry);
   void drop(Entries::iterator entry);
   void forget(const Change& change);
 
@@ -266,7 +268,12 @@ Entry& Ledger::State::remember(Entry entry) {
   return entries.back();
 }
 
+void Ledger::State::touch(Entry& entry) {
+  if (!std::exchange(entry.touched, true)) --untouched;
+}
+
 void Ledger::State::drop(Entries::iterator entry) {
+  if (!entry->touched) --untouched;
   by_name.erase(describe(entry->change));
   entries.erase(entry);
 }
@@ -283,7 +290,7 @@ void Ledger::State::set(const std::string& name, const std::string& value) {
   const std::string wanted = normalised(value);
   const std::string found = normalised(read_file(proc_sys / name));
   Entry* held = find(describe(Sysctl{name, {}, {}}));
-  if (held != nullptr) held->touched = true;
+  if (held != nullptr) touch(*held);
   if (found == wanted) return;
   const bool is_new = held == nullptr;
   if (is_new) held = &remember({Sysctl{name, found, {}}});
@@ -317,6 +324,7 @@ void Ledger::State::make_or_forget(Entry& entry, const auto& wanted) {
 
 template <typename Kind>
 void Ledger::State::clear_the_way(const Kind& wanted) {
+  if (untouched == 0) return;
   give_back([&](const Entry& entry) {
     const Kind* old = std::get_if<Kind>(&entry.change);
     return old != nullptr && !entry.touched && in_the_way(*old, wanted);
@@ -326,11 +334,13 @@ void Ledger::State::clear_the_way(const Kind& wanted) {
 template <typename Kind>
 void Ledger::State::add(const Kind& wanted) {
   if (Entry* held = find(describe(wanted))) {
-    held->touched = true;
-    if (held->expected)
-      make_or_forget(*held, wanted);
-    else
+    touch(*held);
+    if (!held->expected) {
       make(wanted);
+      return;
+    }
+    clear_the_way(wanted);
+    make_or_forget(*held, wanted);
     return;
   }
   clear_the_way(wanted);
@@ -342,11 +352,9 @@ void Ledger::State::add(const Kind& wanted) {
 
 void Ledger::State::expect(std::span<const Route> routes) {
   const std::size_t before = entries.size();
-  const bool stale = std::ranges::any_of(entries, [](const Entry& one) { return !one.touched; });
   for (const Route& route : routes) {
-    if (find(describe(route)) != nullptr) continue;
-    if (stale) clear_the_way(route);
-    remember({.change = route, .touched = true, .expected = true});
+    if (find(describe(route)) == nullptr)
+      remember({.change = route, .touched = true, .expected = true});
   }
   if (entries.size() != before) save();
 }
@@ -409,7 +417,8 @@ void Ledger::State::give_back(Wanted&& wanted) {
   for (auto next = entries.end(); next != entries.begin();) {
     const auto entry = std::prev(next);
     const auto revert_it = [&] {
-      std::visit([&](const auto& change) { revert(change); }, entry->change);
+      if (!entry->expected)  // else there is nothing of ours
+        std::visit([&](const auto& change) { revert(change); }, entry->change);
     };
     if (!wanted(*entry) || !attempt(revert_it)) {
       next = entry;
@@ -452,6 +461,7 @@ void Ledger::remove_route(const Route& route) {
 
 void Ledger::begin_adoption() {
   for (Entry& entry : state_->entries) entry.touched = false;
+  state_->untouched = state_->entries.size();
 }
 
 void Ledger::finish_adoption() {

@@ -210,6 +210,8 @@ TEST_CASE("ledger: an adoption replaces a route by another way to the same place
   sys::Ledger ledger(file, netlink);
   CHECK_THROWS_WITH(ledger.add_route(after), Contains("File exists"));
   ledger.begin_adoption();
+  ledger.expect_routes({&after, 1});
+  CHECK(netlink.route_to(address("192.0.2.1"))->gateway == address("10.9.0.2"));  // until its turn
   ledger.add_route(after);
   ledger.finish_adoption();
   CHECK(netlink.route_to(address("192.0.2.1"))->gateway == address("10.9.0.3"));
@@ -263,6 +265,15 @@ TEST_CASE("ledger: many routes are written down at once, and given back") {
   };
 
   netlink.add_route(routes[7]);  // was there
+  {
+    sys::Ledger broken_off(file, netlink);
+    broken_off.expect_routes(routes);
+    for (std::size_t i = 0; i < 3; ++i) broken_off.add_route(routes[i]);
+    broken_off.undo();
+    CHECK_FALSE(fs::exists(file));
+    CHECK_FALSE(netlink.remove_route(routes[0]));
+    CHECK(netlink.route_to(routes[7].destination.address)->gateway == address("10.9.0.2"));
+  }
   sys::Ledger ledger(file, netlink);
   ledger.expect_routes(routes);
   CHECK(recorded() == routes.size());
