@@ -25,41 +25,15 @@ constexpr std::size_t kReply = 1024;
 /// Sides take turns this often, so that what disturbs the machine disturbs all of them.
 constexpr unsigned kTurn = 50;
 
-struct Placement {
-  std::string name, what;
-  std::vector<unsigned> front, back;
-};
-
 std::vector<Placement> placements() {
   const std::vector<unsigned> all = all_processors();
-  std::vector<Placement> result{{"free", "as the scheduler likes", all, all},
-                                {"one core", "everything on core 0", {0}, {0}}};
+  std::vector<Placement> result{{"free", "as the scheduler likes", all, all, all},
+                                {"one core", "everything on core 0", {0}, {0}, {0}}};
   if (all.size() > 1)
     result.push_back(
-        {"two cores", "client and dispatcher or proxy on core 0, server on core 1", {0}, {1}});
+        {"two cores", "client and dispatcher or proxy on core 0, server on core 1", {0}, {0}, {1}});
   return result;
 }
-
-/// Where everything runs; given back at the end.
-class Placed {
- public:
-  Placed(const Stage& stage, const Placement& placement) : stage_(stage) {
-    put(placement.front, placement.back);
-  }
-  ~Placed() { put(all_processors(), all_processors()); }
-  Placed(const Placed&) = delete;
-  Placed& operator=(const Placed&) = delete;
-
- private:
-  void put(const std::vector<unsigned>& front, const std::vector<unsigned>& back) {
-    pin_this_thread(front);
-    pin(stage_.middles(), front);
-    pin(stage_.switch_process(), front);
-    pin(stage_.server(), back);
-    pin(stage_.agent(), back);
-  }
-  const Stage& stage_;
-};
 
 /// microseconds[side]: of one round.
 std::vector<std::vector<double>> one_round(const Stage& stage, const std::vector<Side>& sides,
@@ -138,7 +112,8 @@ json measure_phases(const Plan& plan, const Stage& stage, const Placement& place
   say("latency: phases of a transfer, " + placement.name +
       (spinning ? ", a server that spins" : ""));
   const Placed placed(stage, placement);
-  Acceptor acceptor(stage.lab().node("server1").netns, kOwnPort, kReply, spinning, placement.back);
+  Acceptor acceptor(stage.lab().node("server1").netns, kOwnPort, kReply, spinning,
+                    placement.servers);
   const std::string request = request_of_400_bytes();
   Phases phases;
   for (unsigned done = 0; done < plan.amount(1200); done += kKeptStamps) {
@@ -170,7 +145,7 @@ json latency(const Plan& plan) {
     figures["what"] = placement.what;
     figures["sides"] = measure(plan, stage, placement);
     figures["phases"] = measure_phases(plan, stage, placement, false);
-    if (placement.front != placement.back)
+    if (placement.clients != placement.servers)
       figures["phases_spinning"] = measure_phases(plan, stage, placement, true);
   }
   return result;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Arrivals at a fixed rate, 10 % to 150 % of what each side can do, replies of 1 KB, a new connection for each: how many are answered within
 // a second, and how long that takes from the moment that they were due. Beyond its capacity a server must go on serving what it can.
-#include <sys/resource.h>
 
 #include <nlohmann/json.hpp>
 
@@ -19,14 +18,13 @@ using std::chrono::milliseconds;
 
 constexpr double kShares[] = {0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5};
 
-/// The clients come first, as they would on machines of their own: what is measured is the server, not whether they get a processor.
-class First {
- public:
-  First() { ::setpriority(PRIO_PROCESS, 0, -15); }
-  ~First() { ::setpriority(PRIO_PROCESS, 0, 0); }
-  First(const First&) = delete;
-  First& operator=(const First&) = delete;
-};
+/// The clients have a core of their own: those who get no answer shall not take away the time of the server, as they would not from another
+/// machine. What is done for their packets on the way, up to a socket, is done on their core (softirq).
+Placement placement() {
+  if (all_processors().size() < 2)
+    return {"one core", "everything on core 0, clients too", {0}, {0}, {0}};
+  return {"clients apart", "clients on core 0, everything else on core 1", {0}, {1}, {1}};
+}
 
 double capacity(const Plan& plan, const Stage& stage, const Side& side) {
   std::vector<double> rounds;
@@ -49,7 +47,6 @@ struct Rounds {
 
 void one_round(const Plan& plan, const Stage& stage, const Side& side, double rate,
                Rounds& rounds) {
-  const First first;
   const LoadResult load =
       generate({.netns = stage.lab().node("client1").netns,
                 .ports = &stage.ports(),
@@ -93,10 +90,12 @@ double kept_at_the_end(const json& points) {
 json open_loop(const Plan& plan) {
   const Stage stage(plan, {.name = "bn-open"});
   lab::make_payload(stage.documents(), "1k", 1024);
+  const Placement where = placement();
+  const Placed placed(stage, where);
   std::vector<Side> sides;
   for (Side& side : stage.sides())
     if (side.name != "haproxy" && side.name != "nginx") sides.push_back(std::move(side));
-  json result;
+  json result{{"placement", where.what}};
   std::vector<double> capacities;
   for (const Side& side : sides) {
     say("open loop: capacity, " + side.name);

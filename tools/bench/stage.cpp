@@ -155,6 +155,21 @@ std::vector<pid_t> Stage::middles() const {
   return result;
 }
 
+Placed::Placed(const Stage& stage, const Placement& placement) : stage_(stage) { put(placement); }
+
+Placed::~Placed() {
+  const std::vector<unsigned> all = all_processors();
+  put({"", "", all, all, all});
+}
+
+void Placed::put(const Placement& placement) const {
+  pin_this_thread(placement.clients);
+  pin(stage_.middles(), placement.middle);
+  pin(stage_.switch_process(), placement.middle);
+  pin(stage_.server(), placement.servers);
+  pin(stage_.agent(), placement.servers);
+}
+
 std::vector<Side> Stage::sides() const {
   const auto haproxy = with_children(programs_[kHaproxy].pid());
   const auto nginx = with_children(programs_[kNginxProxy].pid());

@@ -82,6 +82,25 @@ class Stage {
   std::vector<Background> programs_;  ///< nginx, mini_httpd, HAProxy, nginx as a proxy
 };
 
+/// Which processors the client (the thread that makes the placement), dispatcher, proxies and switch, and the server with its agent run on.
+struct Placement {
+  std::string name, what;
+  std::vector<unsigned> clients, middle, servers;
+};
+
+/// While it lives; afterwards everything runs where the scheduler likes.
+class Placed {
+ public:
+  Placed(const Stage& stage, const Placement& placement);
+  ~Placed();
+  Placed(const Placed&) = delete;
+  Placed& operator=(const Placed&) = delete;
+
+ private:
+  void put(const Placement& placement) const;
+  const Stage& stage_;
+};
+
 /// Who has to open thousands of connections a second may use nearly all of its ports, and who has to accept them a long backlog.
 void prepare_ports(const lab::Lab& lab);
 
