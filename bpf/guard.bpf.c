@@ -4,7 +4,8 @@
  * Between the switch's decision and the child's birth, and where packets overtake the COMMIT, a client's packet finds no socket,
  * and the kernel would answer RST. So it goes to the agent's TUN instead, is held there and comes back in order after the resume. So do those
  * of a connection that has ended here, for its port may be in use again, and its successor on the way: the agent leaves them to the kernel, which
- * answers as TCP would, when that has not come in time; without an agent they are left to it at once. And where a tombstone says that a COMMIT has come
+ * answers as TCP would, when that has not come in time; without an agent, or where it is plain that they belong to the old one, they are left to it at
+ * once. And where a tombstone says that a COMMIT has come
  * that the agent is about to open, not even a socket that is left of an earlier connection (TIME_WAIT) is given the packet.
  *
  * A listener is not "a socket for this packet": in front of a listener a bare ACK could at most be a SYN cookie, and the kernel takes those only
@@ -86,16 +87,32 @@ static inline bool hold_copy(struct __sk_buff *skb, const struct node_settings *
 	return true;
 }
 
+static inline struct tombstone *tombstone_of(const struct packet *p, struct flow_key *flow)
+{
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->client_port = p->source_port;
+	flow->family = p->family;
+	address_copy(&flow->client, &p->source);
+	address_copy(&flow->vip, &p->destination);
+	return bpf_map_lookup_elem(&tombstones, flow);
+}
+
+/* Its numbers are those that the client ended with, and its socket has gone: above all a FIN where the kernel had no room for TIME_WAIT.
+ * Nothing of a successor looks like this, for that has an initial sequence number of its own, on both sides. */
+static inline bool is_last_word(const struct packet *p, const struct tombstone *tombstone,
+				union tombstone_word known)
+{
+	return tombstone->child_seen == (CHILD_SEEN | known.is.generation) &&
+	       p->seq == tombstone->last_seq && p->ack == tombstone->last_ack;
+}
+
 static inline int without_socket(struct __sk_buff *skb, const struct node_settings *settings,
 				 const struct packet *p)
 {
-	struct flow_key flow KEY_ALIGNED = {.client_port = p->source_port, .family = p->family};
-	struct tombstone *tombstone;
+	struct flow_key flow KEY_ALIGNED;
+	struct tombstone *tombstone = tombstone_of(p, &flow);
 	union tombstone_word known = {};
 
-	address_copy(&flow.client, &p->source);
-	address_copy(&flow.vip, &p->destination);
-	tombstone = bpf_map_lookup_elem(&tombstones, &flow);
 	if (tombstone)
 		known = tombstone_read(tombstone);
 	if (p->tcp_flags & TCP_SYN) {
@@ -110,6 +127,10 @@ static inline int without_socket(struct __sk_buff *skb, const struct node_settin
 		count(ND_GUARD_DROP);
 		return TC_ACT_SHOT;
 	}
+	if (tombstone && is_last_word(p, tombstone, known)) {
+		count(ND_GUARD_ENDED);
+		return NEXT_PROGRAM;
+	}
 	if (known.is.state == TOMB_CONFIRMED) {
 		if (hold_copy(skb, settings))
 			return TC_ACT_SHOT;
@@ -123,14 +144,12 @@ static inline int without_socket(struct __sk_buff *skb, const struct node_settin
  * asked about, for the price of the question: it answers with an ACK that means nothing to the client.) */
 static inline bool left_over(const struct packet *p, __u32 state)
 {
-	struct flow_key flow KEY_ALIGNED = {.client_port = p->source_port, .family = p->family};
+	struct flow_key flow KEY_ALIGNED;
 	struct tombstone *tombstone;
 
 	if (state == SOCKET_ESTABLISHED)
 		return false;
-	address_copy(&flow.client, &p->source);
-	address_copy(&flow.vip, &p->destination);
-	tombstone = bpf_map_lookup_elem(&tombstones, &flow);
+	tombstone = tombstone_of(p, &flow);
 	return tombstone && tombstone_read(tombstone).is.state == TOMB_ANNOUNCED;
 }
 
@@ -138,22 +157,21 @@ static inline bool left_over(const struct packet *p, __u32 state)
  * of the socket where the kernel has no room for another TIME_WAIT (tcp_max_tw_buckets). No child goes without one of these, unless the server aborts it. */
 static __noinline void note_child(const struct packet *p)
 {
-	struct flow_key flow KEY_ALIGNED = {};
+	struct flow_key flow KEY_ALIGNED;
 	struct tombstone *tombstone;
 	union tombstone_word known;
 
 	if (!p)
 		return;
-	flow.client_port = p->source_port;
-	flow.family = p->family;
-	address_copy(&flow.client, &p->source);
-	address_copy(&flow.vip, &p->destination);
-	tombstone = bpf_map_lookup_elem(&tombstones, &flow);
+	tombstone = tombstone_of(p, &flow);
 	if (!tombstone)
 		return;
 	known = tombstone_read(tombstone);
-	if (known.is.state == TOMB_OPENING)
-		tombstone->child_seen = CHILD_SEEN | known.is.generation;
+	if (known.is.state != TOMB_OPENING && known.is.state != TOMB_CONFIRMED)
+		return;
+	tombstone->last_seq = p->seq + p->payload + !!(p->tcp_flags & TCP_FIN);
+	tombstone->last_ack = p->ack;
+	tombstone->child_seen = CHILD_SEEN | known.is.generation;
 }
 
 /* State of the socket that would take this packet; 0 = there is none. */

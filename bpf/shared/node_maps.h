@@ -58,8 +58,10 @@ struct tombstone {
 	__u32 received; /* bytes that a paced delivery brings to the child: with less it is not whole. 0 = opened in one piece */
 	__u32 child_seen; /* CHILD_SEEN | the generation whose child was there when it began to end: it may be gone before
 	                   * the agent looks */
+	__u32 last_seq;   /* with child_seen: the next sequence number that its client had then, and what it acknowledged */
+	__u32 last_ack;
 };
-TCPMIG_ASSERT_SIZE(struct tombstone, 32);
+TCPMIG_ASSERT_SIZE(struct tombstone, 40);
 
 /* map `pending`: hash flow_key -> what the next segment of this flow on the TUN is to be resumed with. Written by the agent
  * before it writes that segment, taken out by the program that resumes. */
@@ -110,6 +112,7 @@ TCPMIG_ASSERT_SIZE(struct node_event, 208);
 	X(ND_GUARD_PASSED, "guard_passed", "packets for a VPA with a socket") \
 	X(ND_GUARD_HELD, "guard_held", "packets without a socket given to the agent") \
 	X(ND_GUARD_TO_KERNEL, "guard_to_kernel", "packets of an ended connection left to the kernel's RST: there is no agent") \
+	X(ND_GUARD_ENDED, "guard_ended", "packets that are the last word of an ended connection, left to the kernel's RST") \
 	X(ND_GUARD_DROP_SYN, "guard_drop_syn", "SYNs for a VPA of a server") \
 	X(ND_GUARD_DROP, "guard_drop", "packets without a socket dropped (no agent, RST, malformed)") \
 	X(ND_EVENT_LOST, "event_lost", "events that found no room (the agent looks for itself then)")

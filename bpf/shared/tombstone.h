@@ -39,7 +39,7 @@ struct tombstone_request {
 	__u16 pad2;
 	struct tombstone now; /* out: what stands there; all zero = nothing */
 };
-TCPMIG_ASSERT_SIZE(struct tombstone_request, 96);
+TCPMIG_ASSERT_SIZE(struct tombstone_request, 104);
 
 TCPMIG_ABI_END
 #endif
