@@ -196,8 +196,8 @@ asio::awaitable<void> transfer(Worker& worker, Asking asking, const config::Serv
   shared.stats.add(Counter::kFrozen);
   const bool may_repeat = asking.head.is_idempotent() && choice.pool->retry_on_silence;
   auto task = std::make_shared<Transfer>(worker, service, *choice.pool, std::move(*freezing.frozen),
-                                         may_repeat, asking.stamps);
-  Outcome outcome = co_await task->run(*choice.index);
+                                         may_repeat, asking.stamps, *choice.index);
+  Outcome outcome = co_await task->run();
   task.reset();
   if (outcome.moved) co_return;
   const std::string reason = text_of(outcome.why);

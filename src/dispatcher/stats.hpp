@@ -23,6 +23,7 @@ std::uint64_t monotonic_ns();
 // clang-format off
 #define DISPATCHER_COUNTERS(X)                     \
   X(kAccepted, "accepted")                         \
+  X(kQueueShortened, "accept_queue_shortened")      \
   X(kTurnedAway, "turned_away_waiting_full")       \
   X(kHeads, "heads")                               \
   X(kGoneWaiting, "client_gone_waiting")           \

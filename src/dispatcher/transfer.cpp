@@ -39,10 +39,19 @@ void take_stamps(Stamps& stamps, const abi::wire_header& header,
 constexpr int kLatePatience =
     16;  // times timeouts.transfer; late bytes are rare, so this costs nothing
 
+control::TransferMachine::Rules rules_of(const config::Timeouts& timeouts, bool idempotent,
+                                         const control::AnswerTime& answers) {
+  const auto most = std::max(timeouts.retry, timeouts.transfer / 4);
+  return {.transfer = timeouts.transfer,
+          .retry = std::chrono::duration_cast<std::chrono::milliseconds>(
+              answers.patience(timeouts.retry, most)),
+          .idempotent = idempotent};
+}
+
 }  // namespace
 
 Transfer::Transfer(Worker& worker, const config::Service& service, const config::Pool& pool,
-                   Frozen frozen, bool idempotent, Stamps stamps)
+                   Frozen frozen, bool idempotent, Stamps stamps, std::size_t first)
     : worker_(worker),
       counted_(worker.shared().stats.in_transfer),
       service_(service),
@@ -50,18 +59,18 @@ Transfer::Transfer(Worker& worker, const config::Service& service, const config:
       frozen_(std::move(frozen)),
       offered_(frozen_.snapshot()),
       stamps_(stamps),
-      machine_(*this,
-               {.transfer = worker.shared().config.timeouts.transfer,
-                .retry = worker.shared().config.timeouts.retry,
-                .idempotent = idempotent},
-               control::first_generation()),
+      first_{first, pool.servers[first].node_id},
+      machine_(
+          *this,
+          rules_of(worker.shared().config.timeouts, idempotent, worker.answer_time(first_.node)),
+          control::first_generation()),
       captures_(worker.shared().config.limits.hold_packets, abi::WIRE_SNAPSHOT_MAX),
       boot_(worker.shared().switch_boot.load(std::memory_order_relaxed)),
       timer_(worker.io()) {}
 
-asio::awaitable<Outcome> Transfer::run(std::size_t first) {
+asio::awaitable<Outcome> Transfer::run() {
   worker_.enter(shared_from_this());  // nothing can come in before this coroutine waits
-  machine_.start({first, pool_.servers[first].node_id}, Clock::now());
+  machine_.start(first_, Clock::now());
   while (!machine_.over()) {
     boost::system::error_code ignored;  // cancelled: an answer has come
     timer_.expires_at(machine_.due());
@@ -85,8 +94,12 @@ void Transfer::take_answer(const control::Incoming& message) {
     return;
   }
   if (header.type == abi::WIRE_REFUSED) stats.refused(header.reason);
-  if (machine_.state() == control::TransferState::kMoved)
+  if (machine_.state() == control::TransferState::kMoved) {
     take_stamps(stamps_, header, message.payload);
+    if (offers_.size() == 1)
+      worker_.answer_time(first_.node)
+          .took(std::chrono::microseconds((stamps_.confirmed - stamps_.sent) / 1'000));
+  }
   timer_.cancel();
 }
 

@@ -34,11 +34,12 @@ struct Outcome {
 /// Moved: captures and late bytes follow; after a grace period the frozen socket closes silently.
 class Transfer : public std::enable_shared_from_this<Transfer>, private control::TransferDriver {
  public:
+  /// `first`: index of the server in the pool, chosen before the freeze.
   Transfer(Worker& worker, const config::Service& service, const config::Pool& pool, Frozen frozen,
-           bool idempotent, Stamps stamps);
+           bool idempotent, Stamps stamps, std::size_t first);
 
-  /// `first`: index of the server chosen before the freeze. Sends before it suspends.
-  boost::asio::awaitable<Outcome> run(std::size_t first);
+  /// Once. Sends before it suspends.
+  boost::asio::awaitable<Outcome> run();
 
   void take_answer(const control::Incoming& message);
   void take_capture(CapturedSegment segment);
@@ -89,6 +90,7 @@ class Transfer : public std::enable_shared_from_this<Transfer>, private control:
   };
   std::map<control::Generation, Offer> offers_;
   Stamps stamps_;
+  control::Candidate first_;
   control::TransferMachine machine_;
   control::Captures captures_;
   bool left_ = false;                        ///< nobody knows who has it

@@ -19,6 +19,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include "dispatcher/accept_queue.hpp"
 #include "dispatcher/connection.hpp"
 #include "dispatcher/dispatcher.hpp"
 #include "dispatcher/transfer.hpp"
@@ -30,7 +31,6 @@ using Descriptor = asio::posix::stream_descriptor;
 
 namespace {
 
-constexpr int kBacklog = 65535;  // the kernel caps it at net.core.somaxconn
 constexpr std::size_t kDatagramMax = 65536;
 constexpr std::size_t kReadSize = 16 * 1024;
 constexpr int kAcceptBatch = 16;  // then whatever else waits on this loop has its turn
@@ -131,24 +131,33 @@ void Worker::listen(const config::Service& service, const sys::Address& address)
              ? ": another program listens on this port without SO_REUSEPORT; stop it "
                "or give the service another port"
              : ""));
-  sys::check("listen on " + local.str(), ::listen(fd.get(), kBacklog));
+  sys::check("listen on " + local.str(), ::listen(fd.get(), AcceptQueue::kLong));
   listeners_.push_back(std::make_unique<Descriptor>(io_, fd.release()));
   asio::co_spawn(io_, accept_loop(*listeners_.back(), service), log_end);
 }
 
+/// On a listener that listens already this changes nothing but the length of its queue (inet_csk_listen_start is not run again).
+void Worker::set_backlog(Descriptor& listener, std::optional<int> backlog) {
+  if (!backlog) return;
+  if (*backlog != AcceptQueue::kLong) shared_.stats.add(Counter::kQueueShortened);
+  ::listen(listener.native_handle(), *backlog);
+}
+
 asio::awaitable<void> Worker::accept_loop(Descriptor& listener, const config::Service& service) {
   asio::steady_timer pause(io_);
+  AcceptQueue queue;
   int batch = 0;
   while (listener.is_open()) {
     sys::UniqueFd fd(
         ::accept4(listener.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
+      const std::uint64_t now = monotonic_ns();
       shared_.stats.add(Counter::kAccepted);
-      guarded([&] {
-        asio::co_spawn(io_, serve(*this, std::move(fd), service, monotonic_ns()), log_end);
-      });
+      guarded([&] { asio::co_spawn(io_, serve(*this, std::move(fd), service, now), log_end); });
+      set_backlog(listener, queue.taken(now));
       if (++batch % kAcceptBatch == 0) co_await asio::post(io_, asio::use_awaitable);
     } else if (errno == EAGAIN) {
+      set_backlog(listener, queue.emptied());
       co_await wait_readable(listener);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
       spdlog::warn("accept: {}: waiting for connections to end", std::strerror(errno));

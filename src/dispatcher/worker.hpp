@@ -4,6 +4,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -15,6 +16,7 @@
 
 #include <tcpmig/freeze.hpp>
 
+#include "control/answer_time.hpp"
 #include "control/message.hpp"
 #include "dispatcher/shared.hpp"
 
@@ -48,6 +50,11 @@ class Worker {
   /// A send that fails is like a datagram that is lost: repeats mend it.
   void send(control::Outgoing& message);
 
+  /// Of the server with this node id; it has as long as it takes until a COMMIT is repeated.
+  [[nodiscard]] control::AnswerTime& answer_time(std::uint16_t node) {
+    return answer_times_.at(node);
+  }
+
   // Who gets the answers about a flow, and the captures of a frozen socket. Weak: a transfer that has ended gets nothing.
   void enter(const std::shared_ptr<Transfer>& transfer);
   void leave(const Transfer& transfer);
@@ -59,6 +66,7 @@ class Worker {
   void listen(const config::Service& service, const sys::Address& address);
   boost::asio::awaitable<void> accept_loop(boost::asio::posix::stream_descriptor& listener,
                                            const config::Service& service);
+  void set_backlog(boost::asio::posix::stream_descriptor& listener, std::optional<int> backlog);
   boost::asio::awaitable<void> receive_loop(boost::asio::posix::stream_descriptor& socket);
   boost::asio::awaitable<void> captures_loop();
   void take_message(std::span<const std::byte> datagram);
@@ -73,6 +81,7 @@ class Worker {
   control::Opener opener_;
   std::vector<std::byte> datagram_;
   std::vector<std::byte> read_buffer_;
+  std::vector<control::AnswerTime> answer_times_ = std::vector<control::AnswerTime>(abi::MAX_NODES);
   bool told_path_mtu_ = false;
   std::unique_ptr<boost::asio::posix::stream_descriptor> udp4_;
   std::unique_ptr<boost::asio::posix::stream_descriptor> udp6_;
