@@ -3,8 +3,8 @@
  * lib/frame_xdp.h) comes first and gives frame_context and the frame_* functions; this file and
  * what it includes do the rest.
  *
- *      parse -> control datagram? -> destination a VIP? -> source a VPA? -> destination a VPA? ->
- * else the kernel's
+ *      parse -> control datagram? -> source a VPA? -> destination a VPA? -> of an owned connection? ->
+ * destination a VIP? -> else the kernel's
  *
  * Everything is decided on values; a packet is changed only when its next hop is known, and state
  * changes only when the packet will go out. */
@@ -64,19 +64,29 @@ static __always_inline int to_vip(frame_context *ctx, const struct packet *packe
 }
 
 /* A packet from a VPA. */
-static __always_inline int from_vpa(frame_context *ctx, const struct packet *packet)
+static __always_inline int from_vpa(frame_context *ctx, const struct switch_settings *settings,
+				    const struct packet *packet)
 {
 	if (packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6)
 		return icmp_outward(ctx, packet, false);
-	return steer_outward(ctx, packet);
+	return steer_outward(ctx, settings, packet);
 }
 
 /* What remains once the rules of the side have been applied: VIPs, on either side and in either
  * direction. */
-static __always_inline int steer_vip(frame_context *ctx, const struct packet *packet)
+static __always_inline int steer_vip(frame_context *ctx, const struct switch_settings *settings,
+				     const struct packet *packet)
 {
-	__s32 service = vip_lookup(&packet->destination, packet->destination_port);
+	__s32 service;
 
+	if (packet->protocol == IPPROTO_TCP &&
+	    !(packet->state & (PACKET_FRAGMENT | PACKET_MALFORMED))) {
+		int verdict = steer_owned(ctx, settings, packet);
+
+		if (verdict != NOT_OWNED)
+			return verdict;
+	}
+	service = vip_lookup(&packet->destination, packet->destination_port);
 	if (service <= 0 && packet->destination_port)
 		service = vip_lookup(&packet->destination, 0);
 	if (service >= 0)
@@ -101,7 +111,7 @@ static __always_inline int switch_clients(frame_context *ctx)
 		return drop(SW_DROP_TO_VPA);
 	if (vpa_contains(settings, packet.family, &packet.source))
 		return drop(SW_DROP_VPA_SOURCE);
-	return steer_vip(ctx, &packet);
+	return steer_vip(ctx, settings, &packet);
 }
 
 /* Ingress of an interface towards nodes. */
@@ -115,12 +125,12 @@ static __always_inline int switch_nodes(frame_context *ctx)
 	if (is_control(settings, &packet) && is_own_address(&packet.destination))
 		return control(ctx, &packet);
 	if (vpa_contains(settings, packet.family, &packet.source))
-		return from_vpa(ctx, &packet);
+		return from_vpa(ctx, settings, &packet);
 	if (vpa_contains(settings, packet.family, &packet.destination))
 		return drop(SW_DROP_TO_VPA);
 	if (quotes_vpa(ctx, &packet))
 		return icmp_outward(ctx, &packet, true);
-	return steer_vip(ctx, &packet);
+	return steer_vip(ctx, settings, &packet);
 }
 
 #endif

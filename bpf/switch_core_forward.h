@@ -45,19 +45,31 @@ static __always_inline enum route steering_route(frame_context *ctx, const struc
 	return route_find(ctx, packet, hop, frame_segment(ctx, packet), fib);
 }
 
-/* A packet that was rewritten goes out. */
-static __always_inline int send(frame_context *ctx, const struct packet *packet, enum route route,
-				const struct bpf_fib_lookup *fib)
+/* The kernel makes the hop itself, and decrements the TTL. */
+static __always_inline bool is_our_hop(enum route route)
 {
-	if (route == ROUTE_KERNEL)
+	return route != ROUTE_KERNEL;
+}
+
+/* A packet that was rewritten goes out; where it is our hop, its TTL is decremented. */
+static __always_inline int send_on(frame_context *ctx, enum route route,
+				   const struct bpf_fib_lookup *fib)
+{
+	if (!is_our_hop(route))
 		return leave_to_kernel(SW_SLOW_PATH);
-	if (frame_decrement_ttl(ctx, packet))
-		return drop(SW_DROP_MALFORMED);
 	if (route == ROUTE_NEIGHBOUR) {
 		count(SW_SLOW_PATH);
 		return frame_send_unresolved(fib);
 	}
 	return frame_send(ctx, fib);
+}
+
+static __always_inline int send(frame_context *ctx, const struct packet *packet, enum route route,
+				const struct bpf_fib_lookup *fib)
+{
+	if (is_our_hop(route) && frame_decrement_ttl(ctx, packet))
+		return drop(SW_DROP_MALFORMED);
+	return send_on(ctx, route, fib);
 }
 
 static __always_inline void count_forwarded(const struct packet *packet,
@@ -71,10 +83,11 @@ static __always_inline int forward_tcp(frame_context *ctx, const struct packet *
 				       const struct steering *steering, enum route route,
 				       const struct bpf_fib_lookup *fib)
 {
-	if (frame_rewrite_tcp(ctx, packet, steering->outward, &steering->address, steering->port))
+	if (frame_rewrite_tcp(ctx, packet, steering->outward, &steering->address, steering->port,
+			      is_our_hop(route)))
 		return drop(SW_DROP_MALFORMED);
 	count_forwarded(packet, steering);
-	return send(ctx, packet, route, fib);
+	return send_on(ctx, route, fib);
 }
 
 #endif

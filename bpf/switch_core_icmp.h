@@ -165,7 +165,7 @@ static __noinline int icmp_inward(frame_context *ctx, const struct packet *packe
 	enum route route;
 	__u32 reason;
 	__s32 service;
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = coarse_now();
 
 	if (!settings || !packet || !is_icmp_error(packet))
 		return drop(SW_DROP_NOT_TCP);
@@ -234,7 +234,7 @@ static __noinline int icmp_outward(frame_context *ctx, const struct packet *pack
 		return drop(reason);
 	flow_key_of(&key, packet->family, &quote.source, &steering.address, quote.source_port,
 		    steering.port);
-	flow = flow_find(settings, &key, bpf_ktime_get_coarse_ns(), &owner);
+	flow = flow_find(settings, &key, coarse_now(), &owner);
 	reason = speaker_check(&key, packet, steering.node, quote.destination_port, flow, owner);
 	if (reason)
 		return drop(reason);

@@ -75,24 +75,68 @@ static __always_inline struct flow_value *syn_on_entry(const struct switch_setti
 	return flow;
 }
 
-/* Destination = a service's VIP. */
+/* The last step of either way in. `flow`: the entry of an owned connection, or NULL. */
+static __always_inline int send_inward(frame_context *ctx, const struct switch_settings *settings,
+				       const struct packet *packet, struct steering *steering,
+				       struct flow_value *flow, union flow_owner owner, __u64 now)
+{
+	struct bpf_fib_lookup fib;
+	enum route route;
+
+	vpa_encode(settings, packet->family, steering->node, steering->service, &steering->address);
+	route = steering_route(ctx, packet, steering, &fib);
+	if (route == ROUTE_UNTOUCHED)
+		return leave_to_kernel(SW_SLOW_PATH);
+	if (route == ROUTE_NONE)
+		return drop(SW_DROP_NO_ROUTE);
+	if (flow && steering->counter == SW_TO_OWNER)
+		flow_note_in(flow, packet, owner, now);
+	return forward_tcp(ctx, packet, steering, route, &fib);
+}
+
+enum { NOT_OWNED = 1000 }; /* no verdict of either backend */
+
+/* By far most TCP packets: of a connection with an owner, and no SYN. Its entry names the service, so that nothing else is looked up. NOT_OWNED:
+ * steer_inward() is next, if the destination is a VIP. */
+static __noinline int steer_owned(frame_context *ctx, const struct switch_settings *settings,
+				  const struct packet *packet)
+{
+	struct steering steering = {.counter = SW_TO_OWNER};
+	struct flow_key key KEY_ALIGNED;
+	union flow_owner owner = {};
+	struct flow_value *flow;
+	__u64 now = coarse_now();
+
+	if (!settings || !packet || is_first_syn(packet))
+		return NOT_OWNED;
+	flow_key_of(&key, packet->family, &packet->source, &packet->destination,
+		    packet->source_port, packet->destination_port);
+	flow = flow_find(settings, &key, now, &owner);
+	if (!flow)
+		return NOT_OWNED;
+	steering.service = flow->service;
+	steering.node = owner.is.owner;
+	steering.port = __builtin_bswap16(owner.is.port);
+	return send_inward(ctx, settings, packet, &steering, flow, owner, now);
+}
+
+/* Destination = a service's VIP. Nobody owns the connection (steer_owned() has looked), or this is its first packet. */
 static __noinline int steer_inward(frame_context *ctx, const struct packet *packet, __u32 service)
 {
 	const struct switch_settings *settings = switch_settings();
 	struct steering steering = {.service = service, .counter = SW_TO_OWNER};
 	struct flow_key key KEY_ALIGNED;
-	struct bpf_fib_lookup fib;
 	union flow_owner owner = {};
-	struct flow_value *flow;
-	__u64 now = bpf_ktime_get_coarse_ns();
-	enum route route;
+	struct flow_value *flow = NULL;
+	__u64 now = coarse_now();
 
 	if (!settings || !packet)
 		return FRAME_TO_KERNEL;
 	flow_key_of(&key, packet->family, &packet->source, &packet->destination,
 		    packet->source_port, packet->destination_port);
-	flow = flow_find(settings, &key, now, &owner);
-	if (flow && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	if (is_first_syn(packet))
+		flow = flow_find(settings, &key, now, &owner);
+	if (flow)
 		flow = syn_on_entry(settings, flow, &owner, now, &steering.counter);
 	if (steering.counter == SW_DROP_CONTENTION)
 		return drop(SW_DROP_CONTENTION);
@@ -104,8 +148,7 @@ static __noinline int steer_inward(frame_context *ctx, const struct packet *pack
 		 * dispatcher that had a connection */
 		if (vip_lookup(&packet->source, 0) >= 0)
 			return drop(SW_DROP_VIP_SOURCE);
-		if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN &&
-		    is_unknown(settings, flow, &key, now))
+		if (!is_first_syn(packet) && is_unknown(settings, flow, &key, now))
 			return drop(SW_DROP_RECOVERING);
 		steering.node = pick_dispatcher(&key, service, now, packet);
 		if (!steering.node)
@@ -113,15 +156,7 @@ static __noinline int steer_inward(frame_context *ctx, const struct packet *pack
 		steering.port = packet->destination_port;
 		steering.counter = SW_TO_DISPATCHER;
 	}
-	vpa_encode(settings, packet->family, steering.node, service, &steering.address);
-	route = steering_route(ctx, packet, &steering, &fib);
-	if (route == ROUTE_UNTOUCHED)
-		return leave_to_kernel(SW_SLOW_PATH);
-	if (route == ROUTE_NONE)
-		return drop(SW_DROP_NO_ROUTE);
-	if (flow && steering.counter == SW_TO_OWNER)
-		flow_note_in(flow, packet, owner, now);
-	return forward_tcp(ctx, packet, &steering, route, &fib);
+	return send_inward(ctx, settings, packet, &steering, flow, owner, now);
 }
 
 /* A pure acknowledgement: what the kernel of a former owner still sends, and nobody misses. */
@@ -243,15 +278,15 @@ static __always_inline __u32 outward_begin(frame_context *ctx,
 }
 
 /* Source = a VPA: a node speaks as the service. */
-static __noinline int steer_outward(frame_context *ctx, const struct packet *packet)
+static __noinline int steer_outward(frame_context *ctx, const struct switch_settings *settings,
+				    const struct packet *packet)
 {
-	const struct switch_settings *settings = switch_settings();
 	struct steering steering = {.counter = SW_FROM_NODE};
 	struct flow_key key KEY_ALIGNED;
 	struct bpf_fib_lookup fib;
 	union flow_owner owner = {};
 	struct flow_value *flow;
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = coarse_now();
 	enum route route;
 	__u32 reason;
 

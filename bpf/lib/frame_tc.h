@@ -139,17 +139,18 @@ static __always_inline long frame_replace_address(frame_context *ctx, const stru
 	return frame_store(ctx, offset, &to->bytes[12], 4);
 }
 
-/* The NAT of a TCP segment: one address, one port. */
+/* The NAT of a TCP segment: one address, one port; and, for a `hop`, the TTL. */
 static __always_inline long frame_rewrite_tcp(frame_context *ctx, const struct packet *packet,
 					      bool outward, const struct ip_address *to,
-					      __be16 port)
+					      __be16 port, bool hop)
 {
 	__be16 from = outward ? packet->source_port : packet->destination_port;
 	__u32 check = packet->l4 + __builtin_offsetof(struct tcphdr, check);
 	__u32 offset = packet->l4 + (outward ? __builtin_offsetof(struct tcphdr, source)
 					     : __builtin_offsetof(struct tcphdr, dest));
 
-	if (frame_replace_address(ctx, packet, outward, to, check, 0))
+	if (frame_replace_address(ctx, packet, outward, to, check, 0) ||
+	    (hop && frame_decrement_ttl(ctx, packet)))
 		return -1;
 	if (from == port)
 		return 0;

@@ -99,10 +99,10 @@ static __always_inline long frame_decrement_ttl(frame_context *ctx, const struct
 	return 0;
 }
 
-/* Replaces the source (outward) or the destination address in the IP header and its checksum. */
+/* Replaces the source (outward) or the destination address in the IP header and its checksum; and, for a `hop`, decrements the TTL. */
 static __always_inline long frame_replace_ip(frame_context *ctx, const struct packet *packet,
 					     bool outward, const struct ip_address *to,
-					     __u64 change)
+					     __u64 change, bool hop)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
@@ -112,13 +112,15 @@ static __always_inline long frame_replace_ip(frame_context *ctx, const struct pa
 		if ((void *)(ip + 1) > end)
 			return -1;
 		*(outward ? &ip->saddr : &ip->daddr) = address_v4(to);
-		ip->check = csum_apply(ip->check, change);
+		ip->ttl -= hop;
+		ip->check = csum_apply(ip->check, change + (hop ? CSUM_CHANGE_TTL : 0));
 	} else {
 		struct ipv6hdr *ip = data + ETH_HLEN;
 
 		if ((void *)(ip + 1) > end)
 			return -1;
 		address_copy(outward ? &ip->saddr : &ip->daddr, to);
+		ip->hop_limit -= hop;
 	}
 	return 0;
 }
@@ -134,20 +136,20 @@ static __always_inline long frame_replace_address(frame_context *ctx, const stru
 
 	if (check && frame_csum(ctx, packet->family, check, change, flags))
 		return -1;
-	return frame_replace_ip(ctx, packet, outward, to, change);
+	return frame_replace_ip(ctx, packet, outward, to, change, false);
 }
 
-/* The NAT of a TCP segment: one address, one port. The hot path. */
+/* The NAT of a TCP segment: one address, one port; and, for a `hop`, the TTL. The hot path. */
 static __always_inline long frame_rewrite_tcp(frame_context *ctx, const struct packet *packet,
 					      bool outward, const struct ip_address *to,
-					      __be16 port)
+					      __be16 port, bool hop)
 {
 	const struct ip_address *from = outward ? &packet->source : &packet->destination;
 	__u64 change = csum_change_address(packet->family, from, to);
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct tcphdr *tcp = data + (packet->l4 & PACKET_OFFSET_MASK);
 
-	if (frame_replace_ip(ctx, packet, outward, to, change) || (void *)(tcp + 1) > end)
+	if (frame_replace_ip(ctx, packet, outward, to, change, hop) || (void *)(tcp + 1) > end)
 		return -1;
 	if (outward) {
 		change += csum_change_16(tcp->source, port);

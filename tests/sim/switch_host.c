@@ -42,8 +42,8 @@ static long frame_csum(frame_context* frame, __u8 family, __u32 offset, __u64 ch
 }
 
 static long frame_rewrite_tcp(frame_context* frame, const struct packet* packet, bool outward,
-                              const struct ip_address* address, __be16 port) {
-  return frame && packet && address && (outward || port) ? 0 : -1;
+                              const struct ip_address* address, __be16 port, bool hop) {
+  return frame && packet && address && (outward || port) && hop ? 0 : -1;
 }
 
 static long frame_decrement_ttl(frame_context* frame, const struct packet* packet) {
@@ -120,6 +120,7 @@ static void define_maps(void) {
   ARRAY(nodes, MAX_NODES);
   ARRAY(maglev, MAGLEV_SIZE);
   ARRAY(liveness, MAX_NODES);
+  ARRAY(ticks, 1);
   ARRAY(counters, SWITCH_COUNTER_MAX);
   ARRAY(node_traffic, MAX_NODES);
   ARRAY(service_traffic, MAX_SERVICES);
@@ -190,7 +191,7 @@ void sim_switch_set_up(uint32_t node_count, uint32_t dispatchers, uint64_t closi
   bpf_map_update_elem = host_map_update;
   bpf_map_delete_elem = host_map_delete;
   bpf_ktime_get_ns = now;
-  bpf_ktime_get_coarse_ns = now;
+  bpf_ktime_get_coarse_ns = bpf_jiffies64 = now;
   bpf_fib_lookup = every_route;
   bpf_ringbuf_reserve = ring_reserve;
   bpf_ringbuf_submit = ring_submit;
@@ -251,12 +252,15 @@ uint32_t sim_switch_inward(const struct sim_segment* segment) {
   struct flow_key key = the_flow();
   union flow_owner owner = {};
   struct flow_value* flow;
+  int verdict;
 
   packet.source = key.client;
   packet.destination = key.vip;
   packet.source_port = key.client_port;
   packet.destination_port = key.vip_port;
-  if (steer_inward(&frame, &packet, SIM_SERVICE) != FRAME_SENT) return 0;
+  verdict = steer_owned(&frame, switch_settings(), &packet);
+  if (verdict == NOT_OWNED) verdict = steer_inward(&frame, &packet, SIM_SERVICE);
+  if (verdict != FRAME_SENT) return 0;
   flow = flow_find(switch_settings(), &key, now(), &owner);
   return flow ? (uint32_t)owner.is.owner : pick_dispatcher(&key, SIM_SERVICE, now(), NULL);
 }
@@ -270,7 +274,7 @@ bool sim_switch_outward(uint32_t node, const struct sim_segment* segment) {
   packet.destination = key.client;
   packet.source_port = __builtin_bswap16(SIM_SERVER_PORT);
   packet.destination_port = key.client_port;
-  return steer_outward(&frame, &packet) == FRAME_SENT;
+  return steer_outward(&frame, switch_settings(), &packet) == FRAME_SENT;
 }
 
 int sim_switch_commit(const struct sim_commit* asked, uint32_t* current) {
