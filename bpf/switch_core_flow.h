@@ -257,7 +257,7 @@ static __always_inline void affinity_learn(struct affinity_value *bound,
 		bound->acked = bound->moved = 0;
 	if (is_first_syn(packet) && bound->syn_low != (__u16)packet->seq)
 		bound->syn_low = packet->seq;
-	if ((packet->tcp_flags & TCP_SYN) || now - bound->last_seen_ns > 1000000000)
+	if ((packet->tcp_flags & TCP_SYN) || (__s64)(now - bound->last_seen_ns) > 1000000000)
 		bound->last_seen_ns = now;
 	if ((packet->tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST)) != TCP_ACK)
 		return;

@@ -155,7 +155,7 @@ struct {
 	__type(value, struct tick);
 } ticks SEC(".maps");
 
-/* CLOCK_MONOTONIC as of the last tick, or the one before. Reading the coarse clock costs 10 ns, a twentieth of what a packet takes, and it does
+/* CLOCK_MONOTONIC as of the last tick, or the one before: it may be older than what another CPU has just stored. Reading the coarse clock costs 10 ns, a twentieth of what a packet takes, and it does
  * not change within a tick; the number of the tick the verifier reads in place. (The time is stored first: who interrupts us between the two
  * reads it again.) */
 static __always_inline __u64 coarse_now(void)

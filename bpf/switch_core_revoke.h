@@ -36,7 +36,7 @@ static __noinline int revoke(const struct flow_key *flow, __u32 generation, __u3
 	revoked_key_of(&who, flow, node);
 	told = bpf_map_lookup_elem(&revoked, &who);
 	if (told && told->generation == generation &&
-	    (generation || now - told->seen_ns < REVOKE_AGAIN_NS))
+	    (generation || (__s64)(now - told->seen_ns) < REVOKE_AGAIN_NS))
 		return 0;
 	event = bpf_ringbuf_reserve(&revocations, sizeof(*event), 0);
 	if (!event) /* nobody reads: the next one tries again */

@@ -75,7 +75,7 @@ static __always_inline struct flow_value *syn_on_entry(const struct switch_setti
 	return flow;
 }
 
-/* The last step of either way in. `flow`: the entry of an owned connection, or NULL. */
+/* The last step of either way in. `flow`: the entry that is to note the packet, or NULL. */
 static __always_inline int send_inward(frame_context *ctx, const struct switch_settings *settings,
 				       const struct packet *packet, struct steering *steering,
 				       struct flow_value *flow, union flow_owner owner, __u64 now)
@@ -89,14 +89,23 @@ static __always_inline int send_inward(frame_context *ctx, const struct switch_s
 		return leave_to_kernel(SW_SLOW_PATH);
 	if (route == ROUTE_NONE)
 		return drop(SW_DROP_NO_ROUTE);
-	if (flow && steering->counter == SW_TO_OWNER)
+	if (flow)
 		flow_note_in(flow, packet, owner, now);
 	return forward_tcp(ctx, packet, steering, route, &fib);
 }
 
 enum { NOT_OWNED = 1000 }; /* no verdict of either backend */
 
-/* By far most TCP packets: of a connection with an owner, and no SYN. Its entry names the service, so that nothing else is looked up. NOT_OWNED:
+/* An entry may outlive its service: what the configuration no longer names is not ours, whatever the table says. */
+static __always_inline bool is_of_service(const struct flow_key *key, __u32 id)
+{
+	const struct service_entry *service = bpf_map_lookup_elem(&services, &id);
+
+	return service && service->used && key->vip_port == service->port &&
+	       address_equal(&key->vip, key->family == FAMILY_IPV4 ? &service->vip4 : &service->vip6);
+}
+
+/* By far most TCP packets: of a connection with an owner, and no SYN. Its entry names the service, so that no VIP is looked up. NOT_OWNED:
  * steer_inward() is next, if the destination is a VIP. */
 static __noinline int steer_owned(frame_context *ctx, const struct switch_settings *settings,
 				  const struct packet *packet)
@@ -112,7 +121,7 @@ static __noinline int steer_owned(frame_context *ctx, const struct switch_settin
 	flow_key_of(&key, packet->family, &packet->source, &packet->destination,
 		    packet->source_port, packet->destination_port);
 	flow = flow_find(settings, &key, now, &owner);
-	if (!flow)
+	if (!flow || !is_of_service(&key, flow->service))
 		return NOT_OWNED;
 	steering.service = flow->service;
 	steering.node = owner.is.owner;
@@ -124,7 +133,7 @@ static __noinline int steer_owned(frame_context *ctx, const struct switch_settin
 static __noinline int steer_inward(frame_context *ctx, const struct packet *packet, __u32 service)
 {
 	const struct switch_settings *settings = switch_settings();
-	struct steering steering = {.service = service, .counter = SW_TO_OWNER};
+	struct steering steering = {.service = service};
 	struct flow_key key KEY_ALIGNED;
 	union flow_owner owner = {};
 	struct flow_value *flow = NULL;
@@ -148,7 +157,7 @@ static __noinline int steer_inward(frame_context *ctx, const struct packet *pack
 		 * dispatcher that had a connection */
 		if (vip_lookup(&packet->source, 0) >= 0)
 			return drop(SW_DROP_VIP_SOURCE);
-		if (!is_first_syn(packet) && is_unknown(settings, flow, &key, now))
+		if (!is_first_syn(packet) && is_unknown(settings, NULL, &key, now))
 			return drop(SW_DROP_RECOVERING);
 		steering.node = pick_dispatcher(&key, service, now, packet);
 		if (!steering.node)
@@ -156,7 +165,7 @@ static __noinline int steer_inward(frame_context *ctx, const struct packet *pack
 		steering.port = packet->destination_port;
 		steering.counter = SW_TO_DISPATCHER;
 	}
-	return send_inward(ctx, settings, packet, &steering, flow, owner, now);
+	return send_inward(ctx, settings, packet, &steering, NULL, owner, now);
 }
 
 /* A pure acknowledgement: what the kernel of a former owner still sends, and nobody misses. */

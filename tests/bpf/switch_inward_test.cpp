@@ -138,6 +138,23 @@ TEST_CASE("switch: one client port at two VIPs is two flows") {
   CHECK(w.s.flow(w.f)->packets_in == 1);
 }
 
+TEST_CASE("switch: an entry does not outlive its service, nor the service's address") {
+  SWITCH_WORLD(w);
+  w.s.set_flow(w.f, Rig::owned(2, 1, 77, true));
+  const std::uint32_t id = kService;
+  auto service = tcpmig::sys::map_lookup<abi::service_entry>(w.s.map("services"), id).value();
+  SECTION("the service has gone") { service.used = 0; }
+  SECTION("it has another address") { service.vip4 = service.vip6 = w.f.elsewhere.raw(); }
+  SECTION("it has another port") { service.port = htons(kPort + 1); }
+  tcpmig::sys::map_update(w.s.map("services"), id, service);
+  tcpmig::sys::map_delete(w.s.map("vips"), abi::vip_key{w.f.vip.raw(), htons(kPort), {}});
+  tcpmig::sys::map_delete(w.s.map("vips"), abi::vip_key{w.f.vip.raw(), 0, {}});
+  const Result r = w.s.from_client(w.tcp_in({.flags = kAck}));
+  CHECK(r.action == Action::kKernel);
+  CHECK(r.counted == Counts{{"passed", 1}});
+  CHECK(w.s.flow(w.f)->packets_in == 0);
+}
+
 TEST_CASE("switch: dead entries are treated as absent") {
   SWITCH_WORLD(w);
   auto entry = Rig::owned(2, 1, 77, true);
