@@ -98,11 +98,14 @@ static inline struct tombstone *tombstone_of(const struct packet *p, struct flow
 }
 
 /* Its numbers are those that the client ended with, and its socket has gone: above all a FIN where the kernel had no room for TIME_WAIT.
- * Nothing of a successor looks like this, for that has an initial sequence number of its own, on both sides. */
+ * Nothing of a successor from the same port looks like this, for that has initial sequence numbers of its own, on both sides. Nor is it data, which a
+ * half-closed connection that lives on elsewhere may still send to its former owner: the agent sends that on. (To an ACK or FIN of such a
+ * one the kernel's answer goes no further than the switch: this is not the owner.) */
 static inline bool is_last_word(const struct packet *p, const struct tombstone *tombstone,
 				union tombstone_word known)
 {
-	return tombstone->child_seen == (CHILD_SEEN | known.is.generation) &&
+	return (known.is.state == TOMB_OPENING || known.is.state == TOMB_CONFIRMED) &&
+	       p->payload == 0 && tombstone->child_seen == (CHILD_SEEN | known.is.generation) &&
 	       p->seq == tombstone->last_seq && p->ack == tombstone->last_ack;
 }
 

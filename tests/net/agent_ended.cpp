@@ -57,12 +57,15 @@ TEST_CASE("agent: what may be a successor's is held, where the last connection e
   no_room_for_time_wait(world);
   const UniqueFd listener = world.listener();
   world.start();
-  const auto [seq, ack] = GENERATE(table<std::uint32_t, std::uint32_t>(
-      {{kNext, 70'000}, {kNext + 1, 70'001}, {kNext - 1, 70'001}}));
+  const auto [seq, ack, data] =
+      GENERATE(table<std::uint32_t, std::uint32_t, std::string>({{kNext, 70'000, ""},
+                                                                 {kNext + 1, 70'001, ""},
+                                                                 {kNext - 1, 70'001, ""},
+                                                                 {kNext, 70'001, "x"}}));
   const Endpoint client = client4(9'330);
-  CAPTURE(seq, ack);
+  CAPTURE(seq, ack, data);
   close_without_time_wait(world, open_one(world, listener, client), client);
-  world.send_segment(client, seq, ack, kAck);
+  world.send_segment(client, seq, ack, kAck, data);
   CHECK(world.reaches("guard_held", 1));
   CHECK(world.counter("guard_ended") == 0);
   CHECK(world.resets() == 0);
