@@ -145,6 +145,7 @@ void TransferMachine::offer(Candidate server, TimePoint now) {
   attempts_.push_back({generation_, server});
   note_used(generation_);
   enter(TransferState::kOffered, now);
+  if (attempts_.size() == 1) repeat_at_ = now + (delay_ = rules_.first_retry.value_or(delay_));
   driver_.offer(attempts_.back());
 }
 

@@ -91,6 +91,8 @@ class TransferMachine {
   struct Rules {
     std::chrono::milliseconds transfer{2'000};  ///< deadline of each state
     std::chrono::milliseconds retry{50};        ///< first repeat; doubles
+    /// The same for the first COMMIT to the first server, whose answers may be known to take longer.
+    std::optional<std::chrono::milliseconds> first_retry{};
     bool idempotent = false;  ///< on silence another server may get it (RFC 9110, 9.2.2)
     /// What the flow has when the sender is its owner: a switch that still knows it has applied nothing.
     std::optional<Generation> owned{};

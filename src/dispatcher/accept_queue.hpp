@@ -11,7 +11,7 @@ namespace tcpmig::dispatcher {
 /// empty for a while only makes everybody wait, in the end longer than clients have patience: then all work goes to those
 /// who have given up, and overload becomes a collapse. So such a standing queue is kept as short as what was accepted in the last
 /// `kInterval`. The SYN of who does not fit is dropped, which costs next to nothing, and the client's kernel sends it
-/// again after a second (RFC 6298, 2.1). The thought is CoDel's (RFC 8289): the wait that never goes away is the bad one.
+/// again after a second (RFC 6298, 2.1). (The bound is also that of handshakes under way: beyond it the kernel answers by SYN cookies.) The thought is CoDel's (RFC 8289): the wait that never goes away is the bad one.
 class AcceptQueue {
  public:
   static constexpr int kLong = 65535;  ///< the kernel caps it at net.core.somaxconn

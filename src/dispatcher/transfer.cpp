@@ -43,7 +43,8 @@ control::TransferMachine::Rules rules_of(const config::Timeouts& timeouts, bool 
                                          const control::AnswerTime& answers) {
   const auto most = std::max(timeouts.retry, timeouts.transfer / 4);
   return {.transfer = timeouts.transfer,
-          .retry = std::chrono::duration_cast<std::chrono::milliseconds>(
+          .retry = timeouts.retry,
+          .first_retry = std::chrono::duration_cast<std::chrono::milliseconds>(
               answers.patience(timeouts.retry, most)),
           .idempotent = idempotent};
 }
@@ -96,7 +97,7 @@ void Transfer::take_answer(const control::Incoming& message) {
   if (header.type == abi::WIRE_REFUSED) stats.refused(header.reason);
   if (machine_.state() == control::TransferState::kMoved) {
     take_stamps(stamps_, header, message.payload);
-    if (offers_.size() == 1)
+    if (offers_.size() == 1 && !left_)
       worker_.answer_time(first_.node)
           .took(std::chrono::microseconds((stamps_.confirmed - stamps_.sent) / 1'000));
   }

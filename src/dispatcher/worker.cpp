@@ -136,7 +136,7 @@ void Worker::listen(const config::Service& service, const sys::Address& address)
   asio::co_spawn(io_, accept_loop(*listeners_.back(), service), log_end);
 }
 
-/// On a listener that listens already this changes nothing but the length of its queue (inet_csk_listen_start is not run again).
+/// On a listener that listens already this changes its queues' bounds and nothing else, and cannot fail (__inet_listen_sk).
 void Worker::set_backlog(Descriptor& listener, std::optional<int> backlog) {
   if (!backlog) return;
   if (*backlog != AcceptQueue::kLong) shared_.stats.add(Counter::kQueueShortened);

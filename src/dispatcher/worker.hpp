@@ -50,7 +50,7 @@ class Worker {
   /// A send that fails is like a datagram that is lost: repeats mend it.
   void send(control::Outgoing& message);
 
-  /// Of the server with this node id; it has as long as it takes until a COMMIT is repeated.
+  /// How long the server with this node id takes to answer this loop: by it its first COMMIT is repeated.
   [[nodiscard]] control::AnswerTime& answer_time(std::uint16_t node) {
     return answer_times_.at(node);
   }

@@ -85,10 +85,10 @@ TEST_CASE("overload: a queue that never runs empty is kept short, and long again
   lab.start_server(lab::ServerKind::kNginx, "server1");
   const auto longest = static_cast<std::uint32_t>([&] {
     const sys::EnterNetns inside(lab.netns("dispatcher1"));
-    return std::stoul(sys::read_sysctl("net.core.somaxconn"));
+    return std::min(65'535UL, std::stoul(sys::read_sysctl("net.core.somaxconn")));
   }());
   REQUIRE(shortest_backlog(lab.netns("dispatcher1")) == longest);
-  Crowd crowd(lab, 128);
+  Crowd crowd(lab, 64 * static_cast<unsigned>(count(lab, "workers")));  // one queue for each
   INFO(lab.logs());
   CHECK(lab::wait_until(60s, [&] { return count(lab, "accept_queue_shortened") > 0; }));
   CHECK(lab::wait_until(10s, [&] { return shortest_backlog(lab.netns("dispatcher1")) < longest; }));
@@ -108,16 +108,16 @@ TEST_CASE(
   lab.start_server(lab::ServerKind::kNginx, "server1");
   INFO(lab.logs());
   const pid_t agent = lab.role_pid("server1");
-  constexpr std::uint64_t kRequests = 16;
-  for (std::uint64_t i = 0; i < kRequests; ++i) {
+  const std::uint64_t requests = 8 * count(lab, "workers");
+  for (std::uint64_t i = 0; i < requests; ++i) {
     REQUIRE(::kill(agent, SIGSTOP) == 0);  // the kernel resumes without it; only the answer is late
     HttpClient client(lab.netns("client1"), vip(false));
     client.send(get("/server1/1k", "Connection: close\r\n"));
     CHECK(client.receive().status == 200);
-    std::this_thread::sleep_for(120ms);  // more than twice timeouts.retry
+    std::this_thread::sleep_for(120ms);  // how late it is: more than twice timeouts.retry
     REQUIRE(::kill(agent, SIGCONT) == 0);
     REQUIRE(lab::wait_until(10s, [&] { return count(lab, "transferred") == i + 1; }));
   }
-  CHECK(count(lab, "commits_repeated") >= 1);             // nobody knew
-  CHECK(count(lab, "commits_repeated") < kRequests / 2);  // each of two event loops has learned
+  CHECK(count(lab, "commits_repeated") >= 1);            // nobody knew
+  CHECK(count(lab, "commits_repeated") < requests / 2);  // each event loop has learned, from one
 }

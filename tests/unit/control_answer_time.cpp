@@ -36,7 +36,7 @@ TEST_CASE("answer time: it follows a node that becomes slow, and quick again") {
   CHECK(time.patience(kLeast, kMost) == kLeast);
 }
 
-TEST_CASE("answer time: one whose times vary is given more; never more than the most") {
+TEST_CASE("answer time: one whose times vary is given more, and never more than the most") {
   AnswerTime time;
   for (int i = 0; i < 100; ++i) time.took(i % 2 == 0 ? 20ms : 100ms);
   CHECK(time.patience(kLeast, kMost) > 150ms);
