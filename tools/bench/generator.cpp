@@ -64,7 +64,8 @@ class Generator {
       wait();
       give_up();
     }
-    result_.late += slots_.size() - free_.size();
+    result_.late += slots_.size() - free_.size() + (arrivals_.size() - next_);
+    result_.begun += arrivals_.size() - next_;
     result_.seconds =
         plan_.rate > 0 ? seconds(plan_.length) : seconds(std::max(last_, end) - begun_);
     return std::move(result_);
@@ -107,8 +108,8 @@ class Generator {
     sys::check("epoll_ctl", ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event));
     slots_[slot] = {std::move(fd), due, result_.begun, false, {}};
     deadlines_.push_back({slot, result_.begun, due + plan_.patience});
-    send_request(
-        slot);  // between namespaces the handshake is over by now, unless the SYN was dropped
+    // Between namespaces the handshake is over by now, unless the SYN was dropped.
+    send_request(slot);
   }
 
   void send_request(std::size_t slot) {

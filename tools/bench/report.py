@@ -200,7 +200,7 @@ def switch_goals(report, sizes):
 def open_loop(report, result):
     sides = result["sides"]
     report.add("Arrivals at a fixed rate (Poisson, drawn before the run), replies of 1 KB, a new connection for each, given up after a second. The rate is a share of what "
-               "the same side does in a closed loop of 32 connections. Latency counts from when a request was due.\n")
+               "the same side does in a closed loop of 32 connections. Latency counts from when a request was due. Placement: " + result["placement"] + ".\n")
     report.add(table(["", "capacity"] + [f"{number(p['share'] * 100, 0)} %" for p in next(iter(sides.values()))["points"]] + ["kept at 150 %"],
                      [[NAMES[s], number(v["capacity"], 0)] + [f"{number(middle(p['goodput']), 0)}/s, p99 {number(middle(p['p99_us']) / 1000, 1)} ms" for p in v["points"]]
                       + [number(v["kept_at_1.5"], 2)] for s, v in sides.items()]))
