@@ -48,8 +48,8 @@ static __always_inline int reap(struct reap_request *request)
 	request->reaped = 0;
 	if (!settings)
 		return 0;
-	request->reaped = request->before_ns ? reap_binding(request, &key, settings)
-					     : reap_flow(request, &key);
+	request->reaped =
+	    request->before_ns ? reap_binding(request, &key, settings) : reap_flow(request, &key);
 	if (request->reaped)
 		count(request->counter);
 	return 0;

@@ -102,7 +102,8 @@ static __always_inline bool is_of_service(const struct flow_key *key, __u32 id)
 	const struct service_entry *service = bpf_map_lookup_elem(&services, &id);
 
 	return service && service->used && key->vip_port == service->port &&
-	       address_equal(&key->vip, key->family == FAMILY_IPV4 ? &service->vip4 : &service->vip6);
+	       address_equal(&key->vip,
+			     key->family == FAMILY_IPV4 ? &service->vip4 : &service->vip6);
 }
 
 /* By far most TCP packets: of a connection with an owner, and no SYN. Its entry names the service, so that no VIP is looked up. NOT_OWNED:

@@ -116,7 +116,7 @@ struct Timeouts {
   std::chrono::milliseconds closing{60'000};
   std::chrono::milliseconds idle{3'600'000};  ///< lease of an idle flow on the switch
   std::chrono::milliseconds transfer{2'000};  ///< COMMIT to RESUMED, all repeats included
-  std::chrono::milliseconds retry{50};        ///< first repeat of a COMMIT, at the earliest; doubles
+  std::chrono::milliseconds retry{50};  ///< first repeat of a COMMIT, at the earliest; doubles
   std::chrono::milliseconds hold{1'000};
   std::chrono::milliseconds delivery{
       60'000};  ///< a server that reads nothing of a long request for so long has given up

@@ -34,8 +34,8 @@ Health health_of(const abi::node_liveness& liveness, std::uint64_t now_ns,
 
 DispatcherChoice choose_dispatchers(const std::map<std::uint32_t, Health>& all, bool grace) {
   DispatcherChoice choice;
-  const bool known = std::ranges::any_of(
-      all, [](const auto& one) { return one.second == Health::kAlive; });
+  const bool known =
+      std::ranges::any_of(all, [](const auto& one) { return one.second == Health::kAlive; });
   for (const auto& [id, health] : all) {
     const bool good = known ? health == Health::kAlive || (health == Health::kUnknown && grace)
                             : health != Health::kDraining;

@@ -25,8 +25,9 @@ NodePort::NodePort(const config::Config& config, const control::Secret& secret, 
 bool NodePort::send(control::Outgoing message) {
   const bool v4 = message.header.family == abi::FAMILY_IPV4;
   const config::Node* node = config_.find_node(config::NodeId{ntohs(message.header.target)});
-  const sys::Address address = node == nullptr ? sys::Address() : v4 ? node->address4
-                                                                     : node->address6;
+  const sys::Address address = node == nullptr ? sys::Address()
+                               : v4            ? node->address4
+                                               : node->address6;
   if (!address.is_set()) {
     errno = ENOENT;
     return false;

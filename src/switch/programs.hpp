@@ -19,7 +19,8 @@ class Programs {
   Programs(config::Datapath datapath, const config::Limits& limits, const sys::PinDirectory& pins);
 
   [[nodiscard]] config::Datapath datapath() const noexcept { return datapath_; }
-  [[nodiscard]] int program(const std::string& role) const;  ///< "clients", "nodes", "forget" or "reap"
+  [[nodiscard]] int program(
+      const std::string& role) const;  ///< "clients", "nodes", "forget" or "reap"
   [[nodiscard]] int map(const std::string& name) const;
   void pin_maps(const sys::PinDirectory& pins) const;
   /// As "program-<datapath>-<role>", so that others can see what should hang where; the other

@@ -48,13 +48,12 @@ void Resets::emit(const Reset& reset) const {
   tcp.rst = 1;  // a RST needs no ACK once the handshake is over (RFC 9293, 3.10.7.4)
   const int fd = (client.address.is_ipv4() ? socket4_ : socket6_).get();
   const auto [to, length] = sys::Endpoint{client.address, 0}.to_sockaddr();
-  conn::give_packets(vip, client, std::as_bytes(std::span(&tcp, 1)),
-                     [&](std::span<const std::byte> packet) {
-                       if (::sendto(fd, packet.data(), packet.size(), MSG_NOSIGNAL,
-                                    reinterpret_cast<const sockaddr*>(&to), length) < 0)
-                         spdlog::debug("RST to {} not sent: {}", client.str(),
-                                       std::strerror(errno));
-                     });
+  conn::give_packets(
+      vip, client, std::as_bytes(std::span(&tcp, 1)), [&](std::span<const std::byte> packet) {
+        if (::sendto(fd, packet.data(), packet.size(), MSG_NOSIGNAL,
+                     reinterpret_cast<const sockaddr*>(&to), length) < 0)
+          spdlog::debug("RST to {} not sent: {}", client.str(), std::strerror(errno));
+      });
 }
 
 }  // namespace tcpmig::steering
