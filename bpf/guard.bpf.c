@@ -4,9 +4,9 @@
  * Between the switch's decision and the child's birth, and where packets overtake the COMMIT, a client's packet finds no socket,
  * and the kernel would answer RST. So it goes to the agent's TUN instead, is held there and comes back in order after the resume. So do those
  * of a connection that has ended here, for its port may be in use again, and its successor on the way: the agent leaves them to the kernel, which
- * answers as TCP would, when that has not come in time; without an agent, or where it is plain that they belong to the old one, they are left to it at
- * once. And where a tombstone says that a COMMIT has come
- * that the agent is about to open, not even a socket that is left of an earlier connection (TIME_WAIT) is given the packet.
+ * answers as TCP would, when that has not come in time; without an agent, or where it is plain that they belong to the old one, they are left to it
+ * at once. And where a tombstone says that a COMMIT has come that the agent is about to open, not even a socket that is left of an earlier
+ * connection (TIME_WAIT) is given the packet.
  *
  * A listener is not "a socket for this packet": in front of a listener a bare ACK could at most be a SYN cookie, and the kernel takes those only
  * within a minute after its SYN queue has overflowed (tcp_syncookies = 1), which cannot happen on a server whose SYNs are dropped here. With

@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The last words of a connection whose socket has gone: the kernel answers at once, and only them.
-#include <sys/socket.h>
-
-#include <fstream>
-
 #include "agent_steps.hpp"
 #include "catch.hpp"
-#include "sys/ledger.hpp"
-#include "sys/sock_diag.hpp"
 
 using namespace agent_test;
 using namespace tcpmig;
@@ -18,27 +12,26 @@ namespace {
 void close_without_time_wait(World& world, UniqueFd child, const Endpoint& client) {
   child.reset();
   world.send_segment(client, kNext, 70'001, kAck);  // (the server's FIN was the byte 70,000)
-  REQUIRE(sys_test::holds_within(5s, [&] {
-    const auto inside = world.server();
-    return !sys::SockDiag().find(World::vpa(client), client);
-  }));
+  REQUIRE(sys_test::holds_within(5s, [&] { return has_no_socket(world, client); }));
   world.sent();
 }
 
-void no_room_for_time_wait(const World& world) {
-  const auto inside = world.server();
-  std::ofstream("/proc/sys/net/ipv4/tcp_max_tw_buckets") << "0";
-  REQUIRE(sys::read_sysctl("net.ipv4.tcp_max_tw_buckets") == "0");
-}
+/// A server with no room for TIME_WAIT, and an agent that would hold what finds no socket for longer than a test lasts.
+struct Full {
+  World world{"[timeouts]\nhold = \"60s\"\n"};
+  UniqueFd listener = world.listener();
+  Full() {
+    no_room_for_time_wait(world);
+    world.start();
+  }
+};
 
 }  // namespace
 
 TEST_CASE("agent: a FIN whose socket has gone without TIME_WAIT is answered at once", "[agent]") {
   if (cannot_run_here()) return;
-  World world("[timeouts]\nhold = \"60s\"\n");
-  no_room_for_time_wait(world);
-  const UniqueFd listener = world.listener();
-  world.start();
+  Full full;
+  auto& [world, listener] = full;
   for (const Endpoint& client : {client4(9'320), client6(9'321)}) {
     CAPTURE(client.str());
     close_without_time_wait(world, open_one(world, listener, client), client);
@@ -53,10 +46,8 @@ TEST_CASE("agent: a FIN whose socket has gone without TIME_WAIT is answered at o
 TEST_CASE("agent: what may be a successor's is held, where the last connection ended alike",
           "[agent]") {
   if (cannot_run_here()) return;
-  World world("[timeouts]\nhold = \"60s\"\n");
-  no_room_for_time_wait(world);
-  const UniqueFd listener = world.listener();
-  world.start();
+  Full full;
+  auto& [world, listener] = full;
   const auto [seq, ack, data] =
       GENERATE(table<std::uint32_t, std::uint32_t, std::string>({{kNext, 70'000, ""},
                                                                  {kNext + 1, 70'001, ""},
@@ -74,10 +65,8 @@ TEST_CASE("agent: what may be a successor's is held, where the last connection e
 TEST_CASE("agent: the end of an earlier connection says nothing of the one that is on its way",
           "[agent]") {
   if (cannot_run_here()) return;
-  World world("[timeouts]\nhold = \"60s\"\n");
-  no_room_for_time_wait(world);
-  const UniqueFd listener = world.listener();
-  world.start();
+  Full full;
+  auto& [world, listener] = full;
   const Endpoint client = client4(9'340);
   close_without_time_wait(world, open_one(world, listener, client), client);
   const Snapshot snapshot = snapshot_of(client, pattern(4'096));  // the messages refer to it

@@ -4,13 +4,9 @@
 #include <signal.h>
 #include <sys/socket.h>
 
-#include <fstream>
-
 #include "agent_steps.hpp"
 #include "catch.hpp"
 #include "leaving.hpp"
-#include "sys/ledger.hpp"
-#include "sys/sock_diag.hpp"
 
 using namespace agent_test;
 using namespace tcpmig;
@@ -29,11 +25,6 @@ class StandsStill {
   pid_t agent_;
 };
 
-bool there_is_none(const World& world, const Endpoint& client) {
-  const auto inside = world.server();
-  return !sys::SockDiag().find(World::vpa(client), client);
-}
-
 }  // namespace
 
 TEST_CASE("agent: a child that has gone before anybody looked was there", "[agent]") {
@@ -45,11 +36,7 @@ TEST_CASE("agent: a child that has gone before anybody looked was there", "[agen
   enum class By { kClient, kReset, kServer };  // who ends it
   const By by = GENERATE(By::kClient, By::kReset, By::kServer);
   CAPTURE(client.str(), static_cast<int>(by));
-  if (by == By::kServer) {  // and its kernel has no room for TIME_WAIT
-    const auto inside = world.server();
-    std::ofstream("/proc/sys/net/ipv4/tcp_max_tw_buckets") << "0";
-    REQUIRE(sys::read_sysctl("net.ipv4.tcp_max_tw_buckets") == "0");
-  }
+  if (by == By::kServer) no_room_for_time_wait(world);
   {
     const StandsStill still(world);
     world.transfer(transfer_of(client), snapshot_of(client, bytes_of(kRequest)));
@@ -62,7 +49,7 @@ TEST_CASE("agent: a child that has gone before anybody looked was there", "[agen
     // (the server's FIN was the byte 70,000)
     const std::uint32_t next = by == By::kServer ? kNext : kNext + 1;
     if (by != By::kReset) world.send_segment(client, next, 70'001, kAck);
-    REQUIRE(sys_test::holds_within(5s, [&] { return there_is_none(world, client); }));
+    REQUIRE(sys_test::holds_within(5s, [&] { return has_no_socket(world, client); }));
   }
   CHECK(is_resumed(world.answer()));
   CHECK(world.counter("child_gone_early") == 1);
@@ -81,7 +68,7 @@ TEST_CASE("agent: a child of an earlier transfer that ended is no sign of a late
   {
     UniqueFd child = open_one(world, listener, client);
     world.send_segment(client, kNext, 70'000, kRst);
-    REQUIRE(sys_test::holds_within(5s, [&] { return there_is_none(world, client); }));
+    REQUIRE(sys_test::holds_within(5s, [&] { return has_no_socket(world, client); }));
   }
   sock_filter drop[] = {BPF_STMT(BPF_RET | BPF_K, 0)};  // the kernel takes it, and no child comes
   const sock_fprog program{1, drop};

@@ -4,7 +4,11 @@
 #include <arpa/inet.h>
 #include <sys/socket.h>
 
+#include <fstream>
+
 #include "catch.hpp"
+#include "sys/ledger.hpp"
+#include "sys/sock_diag.hpp"
 
 namespace agent_test {
 
@@ -35,6 +39,17 @@ void close_into_time_wait(World& world, UniqueFd connection, const Endpoint& cli
     return false;
   };
   REQUIRE(sys_test::holds_within(5s, fin_acknowledged));
+}
+
+void no_room_for_time_wait(const World& world) {
+  const auto inside = world.server();
+  std::ofstream("/proc/sys/net/ipv4/tcp_max_tw_buckets") << "0";
+  REQUIRE(sys::read_sysctl("net.ipv4.tcp_max_tw_buckets") == "0");
+}
+
+bool has_no_socket(const World& world, const Endpoint& client) {
+  const auto inside = world.server();
+  return !sys::SockDiag().find(World::vpa(client), client);
 }
 
 abi::wire_header about(const Endpoint& client, std::uint8_t type, std::uint32_t generation) {

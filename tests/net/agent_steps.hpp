@@ -17,6 +17,11 @@ void reset(UniqueFd connection);
 /// The server closes first, the client agrees: its socket is in TIME_WAIT then.
 void close_into_time_wait(World& world, UniqueFd connection, const Endpoint& client);
 
+/// From now on a server that closes first keeps nothing of its connection.
+void no_room_for_time_wait(const World& world);
+/// Of the server, with this client; TIME_WAIT is one.
+bool has_no_socket(const World& world, const Endpoint& client);
+
 /// The header of a message to the agent about a flow.
 tcpmig::abi::wire_header about(const Endpoint& client, std::uint8_t type,
                                std::uint32_t generation = 1000);
