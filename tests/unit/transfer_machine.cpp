@@ -137,6 +137,28 @@ TEST_CASE("transfer: repeats double until the deadline") {
   CHECK(at == std::vector<std::chrono::milliseconds>{50ms, 150ms, 350ms, 750ms, 1550ms});
 }
 
+TEST_CASE(
+    "transfer: a patience of its own is the first server's, not the next one's, nor the switch's") {
+  Recorder driver;
+  TransferMachine machine(driver, {.transfer = 2s, .retry = 50ms, .first_retry = 400ms}, kFirst);
+  TransferMachine::TimePoint now;
+  machine.start(Recorder::candidate(0), now);
+  CHECK(machine.due() == now + 400ms);
+  now = machine.due();
+  machine.tick(now);
+  CHECK(driver.take() == "offer 1000 to 101; repeat");
+  CHECK(machine.due() == now + 800ms);
+  const auto refused_by = [&](std::uint16_t node, Generation generation) {
+    return machine.receive(refusal(node, generation, abi::REASON_BACKLOG_FULL), {}, now);
+  };
+  REQUIRE(refused_by(101, kFirst));
+  CHECK(driver.take() == "offer 1001 to 102");
+  CHECK(machine.due() == now + 50ms);
+  REQUIRE(refused_by(102, kFirst + 1));
+  CHECK(driver.take() == "take back 1002");
+  CHECK(machine.due() == now + 50ms);
+}
+
 TEST_CASE("transfer: what is not about the present attempt is not heard") {
   Sender sender;
   CHECK_FALSE(sender.hears(message(abi::WIRE_RESUMED, 102, kFirst)));
